@@ -1,0 +1,56 @@
+"""Exact batches: which entries one run loads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from pipeline_platform.core.entries import EntryId, EntrySize
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The entries of `stream` with first_id <= id <= last_id, both included."""
+
+    stream: str
+    first_id: EntryId
+    last_id: EntryId
+    entries: int
+    events: int
+    bytes: int
+
+
+def plan_batches(
+    stream: str, waiting: Iterable[EntrySize], *, max_events: int, max_bytes: int, max_batches: int
+) -> Iterator[Batch]:
+    """Cuts `waiting` (ascending ids) into at most `max_batches` consecutive batches within the bounds.
+
+    Every entry up to the end of the last batch is in exactly one batch. An entry that is larger than a bound makes a
+    batch of its own: the gateway's limits keep that from happening, and a stuck queue would be worse.
+    """
+    if max_batches < 1:
+        return
+    made = 0
+    held: list[EntrySize] = []
+    events = size = 0
+    for entry in waiting:
+        if held and (events + entry.events > max_events or size + entry.bytes > max_bytes):
+            yield _batch(stream, held, events, size)
+            made += 1
+            if made == max_batches:
+                return
+            held, events, size = [], 0, 0
+        held.append(entry)
+        events += entry.events
+        size += entry.bytes
+    if held:
+        yield _batch(stream, held, events, size)
+
+
+def _batch(stream: str, held: list[EntrySize], events: int, size: int) -> Batch:
+    return Batch(stream, held[0].id, held[-1].id, len(held), events, size)
+
+
+def retry_pause(attempt: int) -> float:
+    """Seconds to wait before attempt `attempt` + 1 of a batch: 2, 4, 8, ... at most 60."""
+    return float(min(2 ** min(attempt, 6), 60))

@@ -1,0 +1,78 @@
+"""Entries of the ingest queue and their identities."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+from pipeline_platform.errors import PermanentError
+
+_ENTRY_ID = re.compile(r"(\d{1,15})-(\d{1,19})\Z")
+
+
+class EntryId(NamedTuple):
+    """A Redis Streams id, `<ms>-<seq>`: the server's clock when the entry became durable, and a counter within it."""
+
+    ms: int
+    seq: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """`1763712000000-0` as an id; PermanentError when it is not one."""
+        match = _ENTRY_ID.match(text)
+        if not match:
+            raise PermanentError(f"{text!r} is not an entry id such as 1763712000000-0.")
+        return cls(int(match[1]), int(match[2]))
+
+    def __str__(self) -> str:
+        return f"{self.ms}-{self.seq}"
+
+    def next(self) -> EntryId:
+        """The smallest id after this one."""
+        return EntryId(self.ms, self.seq + 1)
+
+
+ZERO = EntryId(0, 0)
+
+
+class Receipt(NamedTuple):
+    """What a producer holds of an accepted request; it names the entry, so no status has to be written for it."""
+
+    stream: str
+    entry: EntryId
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """`telemetry.1763712000000-0` as a receipt; PermanentError when it is not one."""
+        stream, dot, entry = text.partition(".")
+        if not dot or not stream:
+            raise PermanentError(f"{text[:80]!r} is not a receipt such as telemetry.1763712000000-0.")
+        return cls(stream, EntryId.parse(entry))
+
+    def __str__(self) -> str:
+        return f"{self.stream}.{self.entry}"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One accepted request in the queue: `count` events as NDJSON `data`, a line an event, no blank lines."""
+
+    id: EntryId
+    count: int
+    data: bytes
+    key_id: str = ""
+
+    @property
+    def received_us(self) -> int:
+        """When the request was made durable, epoch microseconds."""
+        return self.id.ms * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class EntrySize:
+    """What the planner knows of an entry: its id and size, not its payload."""
+
+    id: EntryId
+    events: int
+    bytes: int

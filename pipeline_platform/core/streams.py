@@ -1,0 +1,191 @@
+"""StreamSpec: a stream is declared in a YAML file, not coded.
+
+From a spec alone come the ingest endpoint, validation, the tables, the Dagster assets and the views.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from pipeline_platform.errors import SpecError
+
+NAME = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
+RESERVED = frozenset({"ts", "received_at", "batch_id", "series_id", "event_id", "window_start", "events", "stream"})
+SHIPPED = Path(__file__).resolve().parent.parent / "streams"
+_DURATION = re.compile(r"(\d+)\s*(s|m|h|d)\Z")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Dimension(_Frozen):
+    """A text column of low cardinality; `default` fills a missing field, without it a missing field is refused."""
+
+    description: str = ""
+    default: str | None = None
+    max_length: int = Field(256, ge=1, le=1024, description="characters")
+
+
+class Measure(_Frozen):
+    """A float64 column. A negative value drops the event (and counts it), keeps it, or rejects it."""
+
+    description: str = ""
+    required: bool = True
+    negatives: Literal["drop", "keep", "reject"] = "drop"
+
+
+class Policies(_Frozen):
+    """What happens to events that are odd. Durations are written `90s`, `5m`, `1h`, `30d`.
+
+    An event older than `retention_days` or further ahead than `future_tolerance` is rejected; one that arrives more
+    than `late_after` behind its own time is loaded and counted as late.
+    """
+
+    unknown_fields: Literal["reject", "ignore"] = "reject"
+    late_after: timedelta = timedelta(hours=1)
+    future_tolerance: timedelta = timedelta(minutes=5)
+    retention_days: int = Field(90, ge=1, le=36_500)
+    windows: Literal["1m"] = "1m"
+
+    @field_validator("late_after", "future_tolerance", mode="before")
+    @classmethod
+    def _duration(cls, value: object) -> object:
+        if isinstance(value, timedelta):
+            return value
+        match = _DURATION.match(value.strip()) if isinstance(value, str) else None
+        if not match:
+            raise ValueError("a duration is a whole number and a unit, such as 90s, 5m, 1h or 30d")
+        return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+class StreamSpec(_Frozen):
+    """One declared stream: its dimensions, measures and policies."""
+
+    name: str
+    description: str = ""
+    dimensions: dict[str, Dimension] = Field(min_length=1, max_length=16)
+    measures: dict[str, Measure] = Field(min_length=1, max_length=32)
+    policies: Policies = Policies()
+    unique_event_id: Literal[False] = False
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not NAME.match(value):
+            raise ValueError("a stream's name is lower case letters, digits and _, at most 40, starting with a letter")
+        return value
+
+    @field_validator("dimensions", "measures", mode="before")
+    @classmethod
+    def _shorthand(cls, value: object) -> object:
+        """Lets `dimensions: [source, metric]` stand for fields without options, and `source:` for `source: {}`."""
+        if isinstance(value, list):
+            return {str(name): {} for name in value}
+        if isinstance(value, dict):
+            return {name: options if options is not None else {} for name, options in value.items()}
+        return value
+
+    @model_validator(mode="after")
+    def _fields(self) -> Self:
+        for name in (*self.dimensions, *self.measures):
+            if not NAME.match(name):
+                raise ValueError(f"the field name {name!r} has to be lower case letters, digits and _")
+            if name in RESERVED:
+                raise ValueError(f"the field name {name!r} is the platform's own; choose another")
+        both = set(self.dimensions) & set(self.measures)
+        if both:
+            raise ValueError(f"{sorted(both)[0]!r} is declared both as a dimension and as a measure")
+        return self
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """Every field an event of this stream may have."""
+        return frozenset((*self.dimensions, *self.measures, "ts", "event_id"))
+
+
+def load_specs(folder: Path | None = None) -> dict[str, StreamSpec]:
+    """The shipped streams and those of `folder`, by name; a user's file replaces a shipped one of the same name.
+
+    Raises SpecError naming the file, the line and the field.
+    """
+    specs: dict[str, StreamSpec] = {}
+    for place in [SHIPPED, *([folder] if folder else [])]:
+        if not place.is_dir():
+            raise SpecError(f"{place} is not a folder of stream files; set PIPELINE_STREAMS_DIR to one that exists.")
+        seen: dict[str, Path] = {}
+        for path in sorted([*place.glob("*.yaml"), *place.glob("*.yml")]):
+            spec = load_spec(path)
+            if spec.name in seen:
+                raise SpecError(f"{path}: the stream {spec.name!r} is already declared in {seen[spec.name]}.")
+            seen[spec.name] = path
+            specs[spec.name] = spec
+    return specs
+
+
+def load_spec(path: Path) -> StreamSpec:
+    """The spec in one YAML file; SpecError names the file, the line and the field of a mistake."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: cannot be read: {error}.") from None
+    return parse_spec(text, str(path))
+
+
+def parse_spec(text: str, where: str) -> StreamSpec:
+    """The spec in YAML `text`; `where` names its file in errors."""
+    try:
+        tree: Any = yaml.compose(text, Loader=yaml.SafeLoader)
+        _refuse_duplicates(tree, where)
+        data = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise SpecError(f"{where}, line {line}: not YAML: {error.problem}.") from None
+    if not isinstance(data, dict):
+        raise SpecError(f"{where}, line 1: a stream file is a mapping with name, dimensions and measures.")
+    try:
+        return StreamSpec.model_validate(data)
+    except ValidationError as error:
+        raise SpecError("\n".join(_explain(error, tree, where))) from None
+
+
+def _explain(error: ValidationError, tree: yaml.Node, where: str) -> Iterator[str]:
+    for problem in error.errors(include_url=False):
+        path = [str(part) for part in problem["loc"]]
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = "no such field; see docs/streams.md for the fields there are"
+        yield f"{where}, line {_line(tree, path)}, field {'.'.join(path) or '(whole file)'}: {message}."
+
+
+def _line(node: yaml.Node, path: list[str]) -> int:
+    """The line of the deepest part of `path` that the file has."""
+    line = int(node.start_mark.line) + 1
+    for part in path:
+        if not isinstance(node, yaml.MappingNode):
+            break
+        for key, value in node.value:
+            if key.value == part:
+                line, node = int(key.start_mark.line) + 1, value
+                break
+        else:
+            break
+    return line
+
+
+def _refuse_duplicates(node: Any, where: str) -> None:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                raise SpecError(f"{where}, line {key.start_mark.line + 1}, field {key.value}: given twice.")
+            seen.add(key.value)
+            _refuse_duplicates(value, where)

@@ -1,0 +1,146 @@
+"""Columns -> valid columns + rejections: the contract that a stream's spec makes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from pipeline_platform.core.entries import Entry
+from pipeline_platform.core.events import NO_TS, Decoded, Float64s, Int64s, TextColumn
+from pipeline_platform.core.rejections import Int32s, Problem, Reason, RejectionList, Rejections
+from pipeline_platform.core.streams import StreamSpec
+from pipeline_platform.core.windows import DAY_US
+
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Valid events, a row each; the dimensions are one code into `series`, a tuple of texts in the spec's order."""
+
+    entry: Int32s
+    ts_us: Int64s
+    received_us: Int64s
+    series_code: Int32s
+    series: tuple[tuple[str, ...], ...]
+    measures: dict[str, Float64s]
+
+    def __len__(self) -> int:
+        return len(self.entry)
+
+    def where(self, keep: Bools) -> Columns:
+        """The rows of the mask; the series stay as they are."""
+        if keep.all():
+            return self
+        return Columns(
+            self.entry[keep],
+            self.ts_us[keep],
+            self.received_us[keep],
+            self.series_code[keep],
+            self.series,
+            {name: values[keep] for name, values in self.measures.items()},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """The events that keep the contract, those that do not, and how many of the former came late."""
+
+    columns: Columns
+    rejections: Rejections
+    late: int
+
+
+def validate(decoded: Decoded, entries: Sequence[Entry], spec: StreamSpec) -> Validated:
+    """Checks every row against the spec; an event is rejected for its first problem in the spec's order.
+
+    The clock of an event is its entry's id, so that the same batch gives the same result whenever it is run again.
+    """
+    arrivals = np.fromiter((entry.received_us for entry in entries), np.int64, len(entries))
+    received_us = arrivals[decoded.entry]
+    ts_us = np.where(decoded.ts_us == NO_TS, received_us, decoded.ts_us)
+    rejections = RejectionList()
+    good = np.ones(len(decoded), bool)
+
+    def reject(mask: Bools, reason: Reason, field: str, message: str) -> None:
+        mask = mask & good
+        if mask.any():
+            rejections.add_many(decoded.entry[mask], decoded.line[mask], Problem(reason, field, message))
+            good[mask] = False
+
+    for name, dimension in spec.dimensions.items():
+        column = decoded.dimensions[name]
+        if dimension.default is None:
+            reject(column.codes < 0, Reason.MISSING_FIELD, name, "the field is missing")
+        lengths = np.array([len(value) for value in column.values] + [0])
+        reject(
+            (lengths > dimension.max_length)[column.codes],
+            Reason.OUT_OF_RANGE,
+            name,
+            f"is longer than {dimension.max_length} characters",
+        )
+        nul = np.array(["\0" in value for value in column.values] + [False])
+        reject(nul[column.codes], Reason.MALFORMED, name, "holds a NUL character")
+    for name, measure in spec.measures.items():
+        values = decoded.measures[name]
+        if measure.required:
+            reject(np.isnan(values), Reason.MISSING_FIELD, name, "the field is missing")
+        reject(np.isinf(values), Reason.NOT_FINITE, name, "is not a finite number")
+    policies = spec.policies
+    oldest = received_us - policies.retention_days * DAY_US
+    reject(
+        ts_us < oldest, Reason.TS_OUT_OF_RANGE, "ts", f"is older than the {policies.retention_days} days that are kept"
+    )
+    ahead = int(policies.future_tolerance.total_seconds() * 1_000_000)
+    reject(
+        ts_us > received_us + ahead,
+        Reason.TS_OUT_OF_RANGE,
+        "ts",
+        f"is more than {ahead // 1_000_000} s ahead of the server's clock",
+    )
+    for name, measure in spec.measures.items():
+        if measure.negatives == "reject":
+            reject(decoded.measures[name] < 0, Reason.NEGATIVE_REJECTED, name, "is negative")
+
+    codes, series = _series(decoded, spec)
+    columns = Columns(
+        decoded.entry,
+        ts_us,
+        received_us,
+        codes,
+        series,
+        # Adding zero turns -0.0 into 0.0, so that minima and equality are what people expect.
+        {name: values + 0.0 for name, values in decoded.measures.items()},
+    ).where(good)
+    late_us = int(policies.late_after.total_seconds() * 1_000_000)
+    late = int(np.count_nonzero(columns.received_us - columns.ts_us > late_us))
+    return Validated(columns, rejections.freeze(after=decoded.rejections), late)
+
+
+def _series(decoded: Decoded, spec: StreamSpec) -> tuple[Int32s, tuple[tuple[str, ...], ...]]:
+    """One code a distinct combination of dimensions."""
+    combined = np.zeros(len(decoded), np.int64)
+    columns: list[TextColumn] = []
+    for name, dimension in spec.dimensions.items():
+        column = decoded.dimensions[name]
+        values = (*column.values, dimension.default or "")  # the code -1 stands for the last: the default
+        columns.append(TextColumn(column.codes, values))
+        digit = np.where(column.codes < 0, len(values) - 1, column.codes)
+        compact, _ = pd.factorize(combined * len(values) + digit)
+        combined = compact.astype(np.int64)
+    codes, firsts = _first_rows(combined)
+    texts = [[column.values[code] for code in column.codes[firsts]] for column in columns]
+    return codes, tuple(zip(*texts, strict=True))
+
+
+def _first_rows(keys: Int64s) -> tuple[Int32s, npt.NDArray[np.intp]]:
+    """Compact codes of `keys` and the first row of each; the keys are already 0..n in order of appearance."""
+    count = int(keys.max()) + 1 if len(keys) else 0
+    firsts = np.zeros(count, np.intp)
+    # Written backwards, so that the first row of each key is what stays.
+    firsts[keys[::-1]] = np.arange(len(keys) - 1, -1, -1, dtype=np.intp)
+    return keys.astype(np.int32), firsts

@@ -1,0 +1,62 @@
+"""The platform's exceptions.
+
+    PlatformError
+    +-- PermanentError      trying again cannot help; the input or the setting has to change
+    |   +-- SpecError       a stream file is wrong: names file, line and field
+    |   +-- SettingError    a setting, port or folder is unusable: says what to do
+    |   +-- ConflictError   the same Idempotency-Key came with another body
+    |   +-- DestructiveChangeError  a spec change would lose data
+    |   +-- MissingEntriesError     planned entries are gone from the queue
+    +-- TransientError      the same call may succeed later
+        +-- QueueUnavailableError     Redis is away, loading, or refuses writes
+        +-- QueueFullError            Redis is at its memory limit
+        +-- WarehouseUnavailableError PostgreSQL is away or out of connections
+
+An exception's message says what happened and what to do next; it never holds a secret.
+"""
+
+from __future__ import annotations
+
+
+class PlatformError(Exception):
+    """The base of every error that this package raises on purpose."""
+
+
+class PermanentError(PlatformError):
+    """Trying again cannot help: the input or the configuration has to change."""
+
+
+class TransientError(PlatformError):
+    """The same call may succeed later."""
+
+
+class SpecError(PermanentError):
+    """A stream file is wrong."""
+
+
+class SettingError(PermanentError):
+    """A setting, a port or a folder cannot be used."""
+
+
+class ConflictError(PermanentError):
+    """The same Idempotency-Key was used with another body."""
+
+
+class DestructiveChangeError(PermanentError):
+    """A change of a stream's spec would lose data; make a new stream instead."""
+
+
+class MissingEntriesError(PermanentError):
+    """Entries that the ledger planned are no longer in the queue."""
+
+
+class QueueUnavailableError(TransientError):
+    """The queue's server is away, still loading, or refuses to write."""
+
+
+class QueueFullError(TransientError):
+    """The queue's server is at its memory limit; the consumers have to catch up first."""
+
+
+class WarehouseUnavailableError(TransientError):
+    """The warehouse is away or out of connections."""

@@ -1,0 +1,1 @@
+"""The embedded stack on one machine: servers, supervisor, demo load."""

@@ -1,0 +1,79 @@
+"""One `up` a state folder: the folder itself, and the lock that its holder keeps.
+
+The lock is flock's: the kernel drops it when its holder ends, however it ends, so there is no stale lock to clear. The
+file stays; the pid in it only serves the message.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline_platform.errors import SettingError
+
+LOCK_NAME = "up.lock"
+
+
+def open_state_dir(state_dir: Path) -> Path:
+    """The state folder as an absolute path, made when missing, with its fixed subfolders.
+
+    What we make is 0755, so that the server account can pass through; `secrets` and `run` are made closed or hold only
+    closed files. A folder that was there keeps its mode.
+    """
+    folder = Path(os.path.abspath(state_dir))
+    try:
+        for missing in reversed([path for path in [folder, *folder.parents] if not path.exists()]):
+            _make(missing, 0o755)
+        for name, mode in (("secrets", 0o700), ("logs", 0o755), ("ports", 0o755), ("run", 0o755)):
+            if not (folder / name).is_dir():
+                _make(folder / name, mode)
+        (folder / LOCK_NAME).touch(mode=0o644)
+    except OSError as error:
+        raise SettingError(
+            f"The state folder {folder} cannot be written ({error.strerror}); pass --state-dir with a folder of your own."
+        ) from None
+    return folder.resolve()
+
+
+@contextlib.contextmanager
+def hold(state_dir: Path) -> Iterator[Path]:
+    """Keep the state folder for this process; SettingError names the process that has it already.
+
+    Yields the folder, made when missing, as an absolute path.
+    """
+    folder = open_state_dir(state_dir)
+    with (folder / LOCK_NAME).open("r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = file.read().strip() or "unknown"
+            raise SettingError(
+                f"The state folder {folder} is in use by process {pid}; stop that one, or pass another --state-dir."
+            ) from None
+        file.truncate()
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield folder
+        file.seek(0)
+        file.truncate()
+
+
+def holder(state_dir: Path) -> int | None:
+    """The pid of the `up` that holds the folder, or None."""
+    try:
+        with (state_dir / LOCK_NAME).open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(file.read() or 0) or None
+    except OSError:
+        pass
+    return None
+
+
+def _make(path: Path, mode: int) -> None:
+    path.mkdir(exist_ok=True)
+    path.chmod(mode)  # mkdir's mode is narrowed by the umask

@@ -1,0 +1,1 @@
+"""Everything Dagster: the only place that imports it."""

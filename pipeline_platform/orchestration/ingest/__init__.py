@@ -1,0 +1,1 @@
+"""The ingest assets of every declared stream."""

@@ -1,0 +1,1 @@
+"""The durable ingest queue on Redis Streams."""

@@ -1,0 +1,106 @@
+"""Settings: the only reader of the environment.
+
+Read by the CLI, `local`, `orchestration/definitions.py` and the gateway's app factory; everything below receives
+values. Every field is an environment variable `PIPELINE_<FIELD>`; `DATABASE_URL` and `REDIS_URL` are read by their
+customary names.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from pipeline_platform.errors import SettingError
+
+
+class Settings(BaseSettings):
+    """What a deployment may choose. Sizes are bytes, times are seconds unless the name says otherwise."""
+
+    model_config = SettingsConfigDict(env_prefix="PIPELINE_", extra="ignore", frozen=True, populate_by_name=True)
+
+    state_dir: Path = Field(Path(".pipeline"), description="Everything that `up` keeps: data, logs, secrets.")
+    streams_dir: Path | None = Field(None, description="A folder of stream files beside the shipped ones.")
+
+    database_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("DATABASE_URL", "PIPELINE_DATABASE_URL", "database_url"),
+        description="The warehouse, as its owner. Unset: `up` starts an embedded PostgreSQL.",
+    )
+    loader_database_url: str | None = Field(None, description="The warehouse as the loader role. Default: the owner.")
+    readonly_database_url: str | None = Field(None, description="The warehouse as the read-only role.")
+    dagster_database_url: str | None = Field(None, description="Dagster's own database, on the same or another server.")
+    redis_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("REDIS_URL", "PIPELINE_REDIS_URL", "redis_url"),
+        description="The queue's server (Redis protocol). Unset: `up` starts an embedded Valkey.",
+    )
+    broker_url: str | None = Field(None, description="Celery's broker. Default: database 1 of `redis_url`.")
+
+    host: str = Field("127.0.0.1", description="The address the gateway and the Dagster UI bind to.")
+    port: int = Field(8000, ge=1, le=65535, description="The gateway's port.")
+    dagster_port: int = Field(3000, ge=1, le=65535, description="The Dagster UI's port.")
+    code_server_port: int = Field(4266, ge=1, le=65535, description="The Dagster code server's port (loopback).")
+    dagster_url: str | None = Field(None, description="Where people reach the Dagster UI, for links.")
+    workers: int = Field(2, ge=1, le=64, description="Celery children that execute runs.")
+
+    batch_max_events: int = Field(1_000_000, ge=1, description="The most events one run loads.")
+    batch_max_bytes: int = Field(128 * 2**20, ge=1024, description="The most payload bytes one run loads.")
+    batches_in_flight: int = Field(4, ge=1, le=64, description="The most unsettled batches a stream may have.")
+    sensor_interval: int = Field(1, ge=1, description="The ingest sensors' interval (Dagster ticks every 5 s at best).")
+    lost_run_after: float = Field(60.0, gt=0, description="A requested batch without a live run is requested again.")
+    max_run_seconds: int = Field(900, ge=10, description="A run that takes longer is ended and its batch retried.")
+
+    body_max_bytes: int = Field(8 * 2**20, ge=1024, description="The largest body, after decompression.")
+    line_max_bytes: int = Field(64 * 2**10, ge=256, description="The longest event.")
+    request_max_events: int = Field(50_000, ge=1, description="The most events in one request.")
+    json_max_depth: int = Field(8, ge=1, le=64, description="How deep an event may be nested.")
+    backlog_max_events: int = Field(20_000_000, ge=1, description="Accepted, unloaded events a stream may hold.")
+    queue_memory_share: float = Field(0.85, gt=0, lt=1, description="The share of Redis's maxmemory open to events.")
+    queue_max_memory: int = Field(2 * 2**30, ge=64 * 2**20, description="The embedded Valkey's maxmemory.")
+    idempotency_ttl: int = Field(86_400, ge=60, description="How long an Idempotency-Key is remembered.")
+    rate_limit_key: float = Field(100_000.0, gt=0, description="Requests a second for one API key.")
+    rate_limit_ip: float = Field(100_000.0, gt=0, description="Requests a second for one client address.")
+    rate_limit_burst: float = Field(2.0, ge=1, description="Seconds' worth of requests that may come at once.")
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Comma-separated addresses or networks whose X-Forwarded-For is believed."
+    )
+    wait_max_seconds: float = Field(30.0, ge=0, description="The longest `?wait=`.")
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @classmethod
+    def load(cls, **overrides: object) -> Settings:
+        """Settings from the environment with `overrides` on top; SettingError names the variable that is wrong."""
+        try:
+            return cls(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = "_".join(str(part) for part in first["loc"]).upper()
+            raise SettingError(f"The setting {name} is not usable: {first['msg']}.") from None
+
+    @property
+    def broker(self) -> str:
+        """Celery's broker URL: `broker_url`, or database 1 of `redis_url`."""
+        if self.broker_url:
+            return self.broker_url
+        base = require(self.redis_url, "REDIS_URL")
+        head, _, tail = base.partition("://")
+        return f"{head}://{tail.split('/')[0]}/1"
+
+    @property
+    def dagster_link(self) -> str:
+        """The base of links to the Dagster UI, without a trailing slash."""
+        return (self.dagster_url or f"http://{self.host}:{self.dagster_port}").rstrip("/")
+
+
+def require(value: str | None, name: str) -> str:
+    """`value`, or a SettingError that names the missing variable."""
+    if not value:
+        raise SettingError(f"{name} is not set. Run `pipeline-platform up`, or set it to a server of your own.")
+    return value

@@ -1,0 +1,1 @@
+"""PostgreSQL: tables, the ledger, loads, dead letters, queries and migrations."""
