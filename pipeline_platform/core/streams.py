@@ -19,6 +19,10 @@ from pipeline_platform.errors import SpecError
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
 RESERVED = frozenset({"ts", "received_at", "batch_id", "series_id", "event_id", "window_start", "events", "stream"})
 SHIPPED = Path(__file__).resolve().parent.parent / "streams"
+# Names of tables and views that a stream's own name must not be, or end like.
+TAKEN = frozenset({"assets", "batch_receipts", "dead_letters", "streams", "alembic_version"})
+SUFFIXES = ("_series", "_events", "_minutes", "_1m", "_1h", "_1d")
+MEASURE_SUFFIXES = ("count", "sum", "min", "max", "avg", "var", "m2", "first", "first_ts", "last", "last_ts")
 _DURATION = re.compile(r"(\d+)\s*(s|m|h|d)\Z")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -82,6 +86,8 @@ class StreamSpec(_Frozen):
     def _name(cls, value: str) -> str:
         if not NAME.match(value):
             raise ValueError("a stream's name is lower case letters, digits and _, at most 40, starting with a letter")
+        if value in TAKEN or value.endswith(SUFFIXES):
+            raise ValueError(f"{value!r} is, or ends like, a name that the warehouse uses itself; choose another")
         return value
 
     @field_validator("dimensions", "measures", mode="before")
@@ -101,6 +107,10 @@ class StreamSpec(_Frozen):
                 raise ValueError(f"the field name {name!r} has to be lower case letters, digits and _")
             if name in RESERVED:
                 raise ValueError(f"the field name {name!r} is the platform's own; choose another")
+        derived = [f"{measure}_{suffix}" for measure in self.measures for suffix in MEASURE_SUFFIXES]
+        for name in derived:
+            if name in self.dimensions or derived.count(name) > 1:
+                raise ValueError(f"{name!r} would name both a column of the aggregates and another field; rename one")
         both = set(self.dimensions) & set(self.measures)
         if both:
             raise ValueError(f"{sorted(both)[0]!r} is declared both as a dimension and as a measure")

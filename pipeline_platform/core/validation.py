@@ -15,6 +15,12 @@ from pipeline_platform.core.rejections import Int32s, Problem, Reason, Rejection
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.core.windows import DAY_US
 
+MAX_SERIES_BYTES = 2000  # what a btree takes as one key, with room to spare
+# Sums of squares of a billion values within these bounds stay inside float64, here and in PostgreSQL,
+# which refuses to overflow or to underflow.
+LARGEST = 1e100
+SMALLEST = 1e-100
+
 Bools = npt.NDArray[np.bool_]
 
 
@@ -90,6 +96,7 @@ def validate(decoded: Decoded, entries: Sequence[Entry], spec: StreamSpec) -> Va
         if measure.required:
             reject(np.isnan(values), Reason.MISSING_FIELD, name, "the field is missing")
         reject(np.isinf(values), Reason.NOT_FINITE, name, "is not a finite number")
+        reject(np.abs(values) > LARGEST, Reason.OUT_OF_RANGE, name, f"is beyond {LARGEST:g}")
     policies = spec.policies
     oldest = received_us - policies.retention_days * DAY_US
     reject(
@@ -107,18 +114,29 @@ def validate(decoded: Decoded, entries: Sequence[Entry], spec: StreamSpec) -> Va
             reject(decoded.measures[name] < 0, Reason.NEGATIVE_REJECTED, name, "is negative")
 
     codes, series = _series(decoded, spec)
+    long = np.array([sum(len(text.encode()) for text in texts) > MAX_SERIES_BYTES for texts in series], bool)
+    if long.any():
+        field = next(iter(spec.dimensions))
+        reject(
+            long[codes], Reason.OUT_OF_RANGE, field, f"the dimensions are longer than {MAX_SERIES_BYTES} bytes together"
+        )
     columns = Columns(
         decoded.entry,
         ts_us,
         received_us,
         codes,
         series,
-        # Adding zero turns -0.0 into 0.0, so that minima and equality are what people expect.
-        {name: values + 0.0 for name, values in decoded.measures.items()},
+        {name: _tidy(values) for name, values in decoded.measures.items()},
     ).where(good)
     late_us = int(policies.late_after.total_seconds() * 1_000_000)
     late = int(np.count_nonzero(columns.received_us - columns.ts_us > late_us))
     return Validated(columns, rejections.freeze(after=decoded.rejections), late)
+
+
+def _tidy(values: Float64s) -> Float64s:
+    """-0.0 and what is smaller than SMALLEST as 0.0: equality and the warehouse's arithmetic stay unsurprising."""
+    tiny = np.abs(values) < SMALLEST
+    return np.where(tiny, 0.0, values) if tiny.any() else values
 
 
 def _series(decoded: Decoded, spec: StreamSpec) -> tuple[Int32s, tuple[tuple[str, ...], ...]]:

@@ -1,1 +1,1 @@
-"""PostgreSQL: tables, the ledger, loads, dead letters, queries and migrations."""
+"""PostgreSQL: tables, the batch ledger (`assets`), loads, dead letters, queries and migrations."""

@@ -1,0 +1,58 @@
+"""Columns as PostgreSQL's binary COPY rows, without a Python object a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline_platform.core.validation import Columns
+
+HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+TRAILER = b"\xff\xff"
+CHUNK_ROWS = 1 << 16
+_PG_EPOCH_US = 946_684_800_000_000  # 2000-01-01, where PostgreSQL's timestamps begin
+
+
+def fact_rows(columns: Columns, batch_id: int, series_ids: npt.NDArray[np.int32]) -> Iterator[bytes]:
+    """The rows of `<stream>_events` (ts, received_at, batch_id, series_id, measures) as COPY data in chunks.
+
+    `series_ids[columns.series_code]` is the row's series_id; a NaN measure is NULL.
+    """
+    measures = list(columns.measures)
+    head = [("ts", ">i8"), ("received_at", ">i8"), ("batch_id", ">i8"), ("series_id", ">i4")]
+    body = [(f"measure_{number}", ">f8") for number in range(len(measures))]
+    fields: list[tuple[str, str]] = [("fields", ">i2")]
+    for name, kind in head + body:
+        fields += [(f"{name}_length", ">i4"), (name, kind)]
+    dtype = np.dtype(fields)
+    ids = series_ids[columns.series_code]
+    yield HEADER
+    for start in range(0, len(columns), CHUNK_ROWS):
+        part = slice(start, start + CHUNK_ROWS)
+        rows = np.empty(len(ids[part]), dtype)
+        rows["fields"] = len(head) + len(body)
+        for name, kind in head + body:
+            rows[f"{name}_length"] = np.dtype(kind).itemsize
+        rows["ts"] = columns.ts_us[part] - _PG_EPOCH_US
+        rows["received_at"] = columns.received_us[part] - _PG_EPOCH_US
+        rows["batch_id"] = batch_id
+        rows["series_id"] = ids[part]
+        for number, name in enumerate(measures):
+            rows[f"measure_{number}"] = columns.measures[name][part]
+        yield _without_nulls(rows, len(measures))
+    yield TRAILER
+
+
+def _without_nulls(rows: npt.NDArray[np.void], measures: int) -> bytes:
+    """The rows' bytes; a NaN becomes the length -1 with no value behind it."""
+    nulls = {number: np.isnan(rows[f"measure_{number}"]) for number in range(measures)}
+    if not any(mask.any() for mask in nulls.values()):
+        return rows.tobytes()
+    keep = np.ones((len(rows), rows.dtype.itemsize), bool)
+    for number, mask in nulls.items():
+        rows[f"measure_{number}_length"][mask] = -1
+        offset = rows.dtype.fields[f"measure_{number}"][1]  # type: ignore[index]
+        keep[mask, offset : offset + 8] = False
+    return rows.view(np.uint8).reshape(len(rows), -1)[keep].tobytes()

@@ -1,0 +1,154 @@
+"""Brings the warehouse in line: the platform's tables by Alembic, the streams' tables by their specs.
+
+One migration at a time (advisory lock); a statement that has to wait for a lock gives up rather than block the loads
+behind it, and the whole is tried again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from pipeline_platform.core.streams import StreamSpec
+from pipeline_platform.errors import PermanentError, TransientError
+from pipeline_platform.warehouse.engine import is_transient, warehouse_errors
+from pipeline_platform.warehouse.schema import metadata
+from pipeline_platform.warehouse.stream_changes import apply_changes, plan_changes, refuse_destructive
+
+LOCK = 0x7069_7065_6C69_6E65  # "pipeline": no two migrations at once
+VERSION_TABLE = "pipeline_alembic_version"
+_SCRIPTS = Path(__file__).parent / "migrations"
+_TRIES = 5
+
+
+def migrate(
+    engine: sa.Engine,
+    specs: Iterable[StreamSpec],
+    *,
+    say: Callable[[str], None] = lambda _: None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Applies every outstanding migration and every change of a spec; `say` gets a line for each.
+
+    Raises DestructiveChangeError before anything is changed when a spec would lose data.
+    """
+    specs = list(specs)
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            with warehouse_errors():
+                _migrate_once(engine, specs, say)
+            return
+        except TransientError:
+            if not tries_left:
+                raise
+            sleep(1.0)
+
+
+def _migrate_once(engine: sa.Engine, specs: list[StreamSpec], say: Callable[[str], None]) -> None:
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as guard:
+        guard.execute(sa.text("select pg_advisory_lock(:key)"), {"key": LOCK})
+        with engine.connect() as connection:
+            connection.execute(sa.text("set lock_timeout = '5s'"))
+            connection.execute(sa.text("set statement_timeout = '10min'"))
+            connection.commit()
+            before = current_revision(connection)
+            plans = [plan_changes(connection, spec) for spec in specs] if before else []
+            refuse_destructive(plans)
+            connection.rollback()
+            config = Config()
+            config.set_main_option("script_location", str(_SCRIPTS))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            connection.commit()
+            after = current_revision(connection)
+            if before != after:
+                say(f"warehouse schema: {before or 'empty'} -> {after}")
+            for spec in specs:
+                with connection.begin() if not connection.in_transaction() else connection.begin_nested():
+                    for line in apply_changes(connection, spec, plan_changes(connection, spec)):
+                        say(line)
+                connection.commit()
+            _comment_and_grant(connection)
+            connection.commit()
+
+
+def current_revision(connection: sa.Connection) -> str | None:
+    """The Alembic revision that the database is at; None for an empty one."""
+    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+    return context.get_current_revision()
+
+
+def head_revision() -> str:
+    """The newest revision in the package."""
+    config = Config()
+    config.set_main_option("script_location", str(_SCRIPTS))
+    return str(ScriptDirectory.from_config(config).get_current_head())
+
+
+def differences(connection: sa.Connection) -> list[str]:
+    """How the database's platform tables differ from the models; empty when migrations and models agree."""
+    ours = set(metadata.tables)
+    context = MigrationContext.configure(
+        connection,
+        opts={
+            "version_table": VERSION_TABLE,
+            "compare_type": True,
+            "compare_server_default": False,
+            "include_name": lambda name, kind, _: kind != "table" or name in ours,
+        },
+    )
+    return [str(difference) for difference in compare_metadata(context, metadata)]
+
+
+def check_migrated(engine: sa.Engine) -> None:
+    """Raises PermanentError when the warehouse is not at the newest revision."""
+    with warehouse_errors(), engine.connect() as connection:
+        current, head = current_revision(connection), head_revision()
+    if current != head:
+        raise PermanentError(
+            f"The warehouse is at {current or 'no schema'}, not {head}. Run `pipeline-platform migrate`."
+        )
+
+
+def _comment_and_grant(connection: sa.Connection) -> None:
+    for table in metadata.sorted_tables:
+        comment_on(connection, table)
+    for role, rights in (("pipeline_loader", "select, insert, update, delete"), ("pipeline_reader", "select")):
+        if connection.scalar(sa.text("select true from pg_roles where rolname = :role"), {"role": role}):
+            connection.execute(sa.text(f"grant usage on schema public to {role}"))
+            connection.execute(sa.text(f"grant {rights} on all tables in schema public to {role}"))
+    if connection.scalar(sa.text("select true from pg_roles where rolname = 'pipeline_loader'")):
+        connection.execute(sa.text("grant usage on all sequences in schema public to pipeline_loader"))
+        connection.execute(
+            sa.text("grant execute on function pipeline_ensure_partition(text, date) to pipeline_loader")
+        )
+
+
+def comment_on(connection: sa.Connection, table: sa.Table) -> None:
+    """Writes a table's comments into the database, where they are not there yet."""
+    inspector = sa.inspect(connection)
+    if inspector.get_table_comment(table.name)["text"] != table.comment:
+        connection.execute(sa.schema.SetTableComment(table))
+    present = {column["name"]: column.get("comment") for column in inspector.get_columns(table.name)}
+    for column in table.columns:
+        if column.comment and present.get(column.name) != column.comment:
+            connection.execute(sa.schema.SetColumnComment(column))
+
+
+__all__ = [
+    "check_migrated",
+    "comment_on",
+    "current_revision",
+    "differences",
+    "head_revision",
+    "is_transient",
+    "migrate",
+]

@@ -1,0 +1,135 @@
+"""The tables and views that follow from a stream's spec alone.
+
+<stream>_series    one row a combination of dimensions
+<stream>_events    the facts, narrow and fixed-width, partitioned by day of `ts`
+<stream>_minutes   one-minute aggregates, kept by the load
+<stream>           a view: the facts with their dimensions
+<stream>_1m        a view: the aggregates with their dimensions, averages and variances
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from pipeline_platform.core.streams import StreamSpec
+
+_TIME = sa.TIMESTAMP(timezone=True)
+# What the minutes keep of every measure: suffix, type, comment.
+MEASURE_COLUMNS: tuple[tuple[str, sa.types.TypeEngine[Any], str], ...] = (
+    ("count", sa.BigInteger(), "events that have it"),
+    ("sum", sa.Double(), "their sum"),
+    ("min", sa.Double(), "the smallest"),
+    ("max", sa.Double(), "the largest"),
+    ("m2", sa.Double(), "the sum of squared distances from the mean"),
+    ("first", sa.Double(), "the earliest"),
+    ("first_ts", _TIME, "when that was"),
+    ("last", sa.Double(), "the latest"),
+    ("last_ts", _TIME, "when that was"),
+)
+
+
+@dataclass(frozen=True)
+class StreamTables:
+    """The SQLAlchemy tables of one stream and the SQL of its views by name."""
+
+    series: sa.Table
+    events: sa.Table
+    minutes: sa.Table
+    views: dict[str, str]
+
+
+def stream_tables(spec: StreamSpec, metadata: sa.MetaData | None = None) -> StreamTables:
+    """The tables of `spec`, in `metadata` or one of their own."""
+    metadata = metadata if metadata is not None else sa.MetaData()
+    name = spec.name
+    series = sa.Table(
+        f"{name}_series",
+        metadata,
+        sa.Column("series_id", sa.Integer, sa.Identity(always=True), primary_key=True, comment="The series' number."),
+        *(
+            sa.Column(
+                dimension,
+                sa.Text,
+                nullable=False,
+                server_default=sa.text("''") if options.default is None else options.default,
+                comment=options.description or None,
+            )
+            for dimension, options in spec.dimensions.items()
+        ),
+        comment=f"The combinations of dimensions that {name} has seen.",
+    )
+    events = sa.Table(
+        f"{name}_events",
+        metadata,
+        sa.Column("ts", _TIME, nullable=False, comment="When it happened."),
+        sa.Column("received_at", _TIME, nullable=False, comment="When the request was made durable."),
+        sa.Column("batch_id", sa.BigInteger, nullable=False, comment="assets.id of the batch that loaded it."),
+        sa.Column("series_id", sa.Integer, nullable=False, comment=f"{name}_series.series_id."),
+        *(
+            sa.Column(measure, sa.Double, comment=options.description or None)
+            for measure, options in spec.measures.items()
+        ),
+        comment=f"Facts of {name}, a row an event; partitioned by UTC day of ts.",
+        postgresql_partition_by="RANGE (ts)",
+    )
+    minutes = sa.Table(
+        f"{name}_minutes",
+        metadata,
+        sa.Column("series_id", sa.Integer, primary_key=True, autoincrement=False, comment=f"{name}_series.series_id."),
+        sa.Column("window_start", _TIME, primary_key=True, comment="The minute, from here to just before the next."),
+        sa.Column("events", sa.BigInteger, nullable=False, comment="Events in the window."),
+        *(
+            sa.Column(
+                f"{measure}_{suffix}",
+                kind,
+                nullable=suffix not in ("count", "sum", "m2"),
+                server_default=sa.text("0") if suffix in ("count", "sum", "m2") else None,
+                comment=f"{measure}: {comment}.",
+            )
+            for measure in spec.measures
+            for suffix, kind, comment in MEASURE_COLUMNS
+        ),
+        sa.Index(f"{name}_minutes_by_time", "window_start"),
+        comment=f"One-minute aggregates of {name}, kept by the load transaction.",
+    )
+    return StreamTables(series, events, minutes, {name: _facts_view(spec), f"{name}_1m": _minutes_view(spec)})
+
+
+def unique_index(spec: StreamSpec) -> str:
+    """The name of the index that keeps series unique; it is made anew when a dimension is added."""
+    return f"{spec.name}_series_key"
+
+
+def quoted(name: str) -> str:
+    """A field's name as SQL; names match [a-z][a-z0-9_]*, so quoting is only for reserved words."""
+    return f'"{name}"'
+
+
+def _facts_view(spec: StreamSpec) -> str:
+    dimensions = ", ".join(f"s.{quoted(name)}" for name in spec.dimensions)
+    measures = ", ".join(f"e.{quoted(name)}" for name in spec.measures)
+    return (
+        f"select e.ts, e.received_at, {dimensions}, {measures}, e.batch_id "
+        f'from "{spec.name}_events" e join "{spec.name}_series" s using (series_id)'
+    )
+
+
+def _minutes_view(spec: StreamSpec) -> str:
+    dimensions = ", ".join(f"s.{quoted(name)}" for name in spec.dimensions)
+    measures = []
+    for name in spec.measures:
+        column = [quoted(f"{name}_{suffix}") for suffix in ("count", "sum", "min", "max")]
+        measures += [f"m.{part}" for part in column]
+        measures += [
+            f"m.{column[1]} / nullif(m.{column[0]}, 0) as {quoted(name + '_avg')}",
+            f"m.{quoted(name + '_m2')} / nullif(m.{column[0]}, 0) as {quoted(name + '_var')}",
+            f"m.{quoted(name + '_first')}",
+            f"m.{quoted(name + '_last')}",
+        ]
+    return (
+        f"select m.window_start, {dimensions}, {', '.join(measures)}, m.events "
+        f'from "{spec.name}_minutes" m join "{spec.name}_series" s using (series_id)'
+    )
