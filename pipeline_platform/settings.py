@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     dagster_port: int = Field(3000, ge=1, le=65535, description="The Dagster UI's port.")
     code_server_port: int = Field(4266, ge=1, le=65535, description="The Dagster code server's port (loopback).")
     dagster_url: str | None = Field(None, description="Where people reach the Dagster UI, for links.")
+    worker_ready_file: Path | None = Field(None, description="A file that a worker makes when it takes tasks.")
     workers: int = Field(2, ge=1, le=64, description="Celery children that execute runs.")
 
     batch_max_events: int = Field(1_000_000, ge=1, description="The most events one run loads.")

@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 
 from pipeline_platform.errors import PermanentError
 
-_ENTRY_ID = re.compile(r"(\d{1,15})-(\d{1,19})\Z")
+_ENTRY_ID = re.compile(r"([0-9]{1,15})-([0-9]{1,20})\Z")
 
 
 class EntryId(NamedTuple):

@@ -1,8 +1,9 @@
 """NDJSON bytes -> columns.
 
 The fast way decodes many entries at once with pyarrow's JSON reader. What it refuses is halved until the lines that
-are to blame stand alone, and only those are decoded one by one: a bad line costs one line. Both ways mean the same by
-construction of `_decode_lines` (a property test holds them together): `null` is an absent field.
+are to blame stand nearly alone, and only those are decoded one by one: a bad line costs one line. Both ways mean the
+same by construction of `_decode_lines` (a property test holds them together): `null` is an absent field. Only what
+stands in a field that the stream ignores goes unread the fast way.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pipeline_platform.core.rejections import Int32s, Problem, Reason, Rejection
 from pipeline_platform.core.streams import StreamSpec
 
 CHUNK_BYTES = 8 * 2**20
-FEW_LINES = 16
+FEW_LINES = 128  # a refused read costs as much as decoding about this many lines one by one
 NO_TS = np.iinfo(np.int64).min
 
 Int64s = npt.NDArray[np.int64]
@@ -65,7 +66,7 @@ TIME = "has to be an RFC 3339 time with an offset, or epoch milliseconds as a wh
 
 def unknown_field(name: str) -> Problem:
     """The problem of a field that the stream does not declare."""
-    shown = name if len(name) <= 80 else name[:77] + "..."
+    shown = (name if len(name) <= 80 else name[:77] + "...").replace("\0", "\\u0000")  # PostgreSQL's text has no NUL
     return Problem(Reason.UNKNOWN_FIELD, shown, "the stream declares no such field")
 
 
@@ -95,7 +96,7 @@ def lines_of(data: bytes) -> list[bytes]:
 
 class _Decoder:
     def __init__(self, spec: StreamSpec) -> None:
-        self._spec = spec
+        self._fields = spec.fields
         self._dimensions = tuple(spec.dimensions)
         self._measures = tuple(spec.measures)
         fields = [(name, pa.string()) for name in (*self._dimensions, "event_id")]
@@ -118,6 +119,9 @@ class _Decoder:
             index = np.repeat(np.arange(start, end, dtype=np.int32), counts)
             firsts = np.repeat(np.cumsum(counts) - counts, counts)
             self._take(table, index, (np.arange(rows, dtype=np.int64) - firsts).astype(np.int32))
+        elif rows <= FEW_LINES:
+            for number, entry in enumerate(chunk, start):
+                self._decode_lines(number, lines_of(entry.data), 0)
         elif end - start > 1:
             middle = (start + end) // 2
             self.decode(entries, start, middle)
@@ -139,7 +143,13 @@ class _Decoder:
                 self._take(table, np.full(len(half), entry, np.int32), np.arange(at, at + len(half), dtype=np.int32))
 
     def _read(self, data: bytes, rows: int) -> pa.Table | None:
-        """The data as a table of exactly `rows` rows, or None when a line needs a closer look."""
+        """The data as a table of exactly `rows` rows, or None when a line needs a closer look.
+
+        An unknown field is such a closer look: inferring its type would crash on deep nesting and make a column of
+        every field name that a client can think of.
+        """
+        if not _is_object_a_line(data, rows):
+            return None
         if not data.isascii():
             try:
                 data.decode("utf-8")
@@ -152,31 +162,22 @@ class _Decoder:
                     read_options=pj.ReadOptions(block_size=max(len(data), 1024) + 1, use_threads=False),
                     parse_options=pj.ParseOptions(
                         explicit_schema=self._schemas[kind],
-                        unexpected_field_behavior="ignore" if self._ignore_unknown else "infer",
+                        unexpected_field_behavior="ignore" if self._ignore_unknown else "error",
                     ),
                 )
             except pa.ArrowException:
                 continue
             if self._ts_kinds[0] != kind:
                 self._ts_kinds.reverse()
-            return table if table.num_rows == rows else None
+            finite = all(pc.all(pc.is_finite(table[name])).as_py() is not False for name in self._measures)
+            return table if finite else None  # the reader takes NaN and Infinity, JSON does not
         return None
 
     def _take(self, table: pa.Table, entry: Int32s, line: Int32s) -> None:
-        """Adds a table's rows; those with an unknown field or an unreadable time are rejected."""
-        good = np.ones(len(entry), bool)
-
-        def reject(mask: npt.NDArray[np.bool_], problem: Problem) -> None:
-            mask = mask & good
-            self._rejections.add_many(entry[mask], line[mask], problem)
-            good[mask] = False
-
-        for name in table.column_names:
-            if name not in self._spec.fields:
-                reject(_valid(table[name]), unknown_field(name))
+        """Adds a table's rows; those with an unreadable time are rejected."""
         ts, unreadable = _times(table["ts"].combine_chunks())
-        reject(unreadable, bad_type("ts", TIME))
-        keep = None if good.all() else good
+        self._rejections.add_many(entry[unreadable], line[unreadable], bad_type("ts", TIME))
+        keep = ~unreadable if unreadable.any() else None
         self._parts.append((entry, line, ts) if keep is None else (entry[keep], line[keep], ts[keep]))
         for name in self._dimensions:
             column = table[name].combine_chunks()
@@ -198,9 +199,13 @@ class _Decoder:
             elif isinstance(event, dict):
                 rows.append(event)
                 numbers.append(number)
+        ts, unreadable = _moments([row.get("ts") for row in rows])
+        for at in np.flatnonzero(unreadable)[::-1].tolist():
+            self._rejections.add(entry, numbers.pop(at), bad_type("ts", TIME))
+            rows.pop(at)
         if not rows:
             return
-        ts = np.array([_time(row.get("ts")) for row in rows], np.int64)
+        ts = ts[~unreadable]
         self._parts.append((np.full(len(rows), entry, np.int32), np.array(numbers, np.int32), ts))
         for name in self._dimensions:
             column = pa.array([row.get(name) for row in rows], pa.string())
@@ -210,10 +215,10 @@ class _Decoder:
             self._numbers[name].append(np.array([np.nan if v is None else float(v) for v in values], np.float64))
 
     def _check(self, event: dict[str, Any]) -> Problem | None:
-        """The first problem that the columnar reader would have stumbled over, or None."""
+        """The first problem that the columnar reader would have stumbled over, or None. The time is not looked at."""
         if not self._ignore_unknown:
             for name, value in event.items():
-                if name not in self._spec.fields and value is not None:
+                if name not in self._fields and value is not None:
                     return unknown_field(name)
         for name in (*self._dimensions, "event_id"):
             if not isinstance(event.get(name), str | None):
@@ -222,8 +227,6 @@ class _Decoder:
             value = event.get(name)
             if isinstance(value, bool) or not isinstance(value, int | float | None):
                 return bad_type(name, NUMBER)
-        if _time(event.get("ts")) is None:
-            return bad_type("ts", TIME)
         return None
 
     def finish(self) -> Decoded:
@@ -246,8 +249,18 @@ def _with_newline(data: bytes) -> bytes:
     return data if data.endswith(b"\n") else data + b"\n"
 
 
-def _valid(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
-    return np.asarray(pc.is_valid(column).to_numpy(zero_copy_only=False), dtype=bool)
+def _is_object_a_line(data: bytes, rows: int) -> bool:
+    """Whether there are `rows` lines and each begins with { and ends with }.
+
+    The reader does not mind two objects on a line, one on two lines or blank lines, any of which would give rows to the
+    wrong lines, and a line `null` crashes it. Between } and { no JSON value goes on: each line that it takes is whole.
+    """
+    bytes_ = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(bytes_ == ord("\n"))
+    if not rows or len(ends) != rows or ends[0] == 0:
+        return False
+    opened = bytes_[0] == ord("{") and (bytes_[ends[:-1] + 1] == ord("{")).all()
+    return bool(opened and (bytes_[ends - 1] == ord("}")).all())
 
 
 def _text_column(parts: list[pa.DictionaryArray]) -> TextColumn:
@@ -263,7 +276,7 @@ def _times(column: pa.Array) -> tuple[Int64s, npt.NDArray[np.bool_]]:
     absent = np.asarray(column.is_null().to_numpy(zero_copy_only=False), dtype=bool)
     if pa.types.is_integer(column.type):
         millis = pc.fill_null(column, 0).to_numpy(zero_copy_only=False)
-        wild = np.abs(millis) > _MAX_MS
+        wild = (millis > _MAX_MS) | (millis < -_MAX_MS)
         micros = np.where(wild, 0, millis) * 1000
         micros[absent] = NO_TS
         return micros, wild
@@ -275,31 +288,26 @@ def _times(column: pa.Array) -> tuple[Int64s, npt.NDArray[np.bool_]]:
         micros = np.floor_divide(pc.fill_null(stamps.cast(pa.int64()), 0).to_numpy(zero_copy_only=False), divisor)
         micros[absent] = NO_TS
         return micros, np.zeros(len(micros), bool)
-    each = [_time(value) for value in column.to_pylist()]
-    unreadable = np.array([value is None for value in each], bool)
-    return np.array([NO_TS if value is None else value for value in each], np.int64), unreadable
+    if len(column) == 1:
+        return np.array([NO_TS], np.int64), np.ones(1, bool)
+    halves = [_times(half) for half in (column[: len(column) // 2], column[len(column) // 2 :])]
+    return np.concatenate([half[0] for half in halves]), np.concatenate([half[1] for half in halves])
 
 
 _MAX_MS = 253_402_300_799_999  # the end of the year 9999
 
 
-def _time(value: object) -> int | None:
-    """One time as epoch microseconds; NO_TS when absent, None when unreadable."""
-    if value is None:
-        return int(NO_TS)
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int):
-        return value * 1000 if abs(value) <= _MAX_MS else None
-    if not isinstance(value, str):
-        return None
-    for unit, divisor in (("us", 1), ("ns", 1000)):
-        try:
-            stamp = pa.scalar(value, pa.string()).cast(pa.timestamp(unit, "UTC"))
-        except (pa.ArrowException, UnicodeError):
+def _moments(values: list[object]) -> tuple[Int64s, npt.NDArray[np.bool_]]:
+    """`_times` of JSON values of any type."""
+    micros, unreadable = _times(pa.array([value if isinstance(value, str) else None for value in values], pa.string()))
+    for at, value in enumerate(values):
+        if value is None or isinstance(value, str):
             continue
-        return int(stamp.value) // divisor
-    return None
+        if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _MAX_MS:
+            micros[at] = value * 1000
+        else:
+            unreadable[at] = True
+    return micros, unreadable
 
 
 def _loads(raw: bytes) -> dict[str, Any] | Problem:

@@ -76,13 +76,11 @@ class RejectionList:
 
     def freeze(self, *, after: Rejections | None = None) -> Rejections:
         """Everything collected, after the rejections of an earlier stage, ordered by entry and line."""
-        problems = list(after.problems) if after else []
+        problems = {problem: kind for kind, problem in enumerate(after.problems)} if after else {}
         entries, lines, kinds = ([after.entry], [after.line], [after.kind]) if after else ([], [], [])
         renumber = np.empty(len(self._problems), np.int32)
         for problem, kind in self._problems.items():
-            if problem not in problems:
-                problems.append(problem)
-            renumber[kind] = problems.index(problem)
+            renumber[kind] = problems.setdefault(problem, len(problems))
         if self._single:
             single = np.array(self._single, np.int32)
             entries.append(single[:, 0])

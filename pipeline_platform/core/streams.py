@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from pipeline_platform.errors import SpecError
 
@@ -23,7 +24,8 @@ SHIPPED = Path(__file__).resolve().parent.parent / "streams"
 TAKEN = frozenset({"assets", "batch_receipts", "dead_letters", "streams", "alembic_version"})
 SUFFIXES = ("_series", "_events", "_minutes", "_1m", "_1h", "_1d")
 MEASURE_SUFFIXES = ("count", "sum", "min", "max", "avg", "var", "m2", "first", "first_ts", "last", "last_ts")
-_DURATION = re.compile(r"(\d+)\s*(s|m|h|d)\Z")
+_DURATION = re.compile(r"([0-9]{1,12})\s*(s|m|h|d)\Z")
+_LONGEST = timedelta(days=36_500)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -37,6 +39,12 @@ class Dimension(_Frozen):
     description: str = ""
     default: str | None = None
     max_length: int = Field(256, ge=1, le=1024, description="characters")
+
+    @model_validator(mode="after")
+    def _default_fits(self) -> Self:
+        if self.default is not None and (len(self.default) > self.max_length or "\0" in self.default):
+            raise ValueError(f"the default is longer than {self.max_length} characters or holds a NUL")
+        return self
 
 
 class Measure(_Frozen):
@@ -68,7 +76,13 @@ class Policies(_Frozen):
         match = _DURATION.match(value.strip()) if isinstance(value, str) else None
         if not match:
             raise ValueError("a duration is a whole number and a unit, such as 90s, 5m, 1h or 30d")
-        return timedelta(**{_UNITS[match[2]]: int(match[1])})
+        try:
+            duration = timedelta(**{_UNITS[match[2]]: int(match[1])})
+        except OverflowError:
+            duration = timedelta.max
+        if duration > _LONGEST:
+            raise ValueError(f"a duration is at most {_LONGEST.days}d")
+        return duration
 
 
 class StreamSpec(_Frozen):
@@ -95,31 +109,41 @@ class StreamSpec(_Frozen):
     def _shorthand(cls, value: object) -> object:
         """Lets `dimensions: [source, metric]` stand for fields without options, and `source:` for `source: {}`."""
         if isinstance(value, list):
-            return {str(name): {} for name in value}
+            names = [str(name) for name in value]
+            if len(set(names)) < len(names):
+                raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is given twice")
+            return {name: {} for name in names}
         if isinstance(value, dict):
             return {name: options if options is not None else {} for name, options in value.items()}
         return value
 
     @model_validator(mode="after")
     def _fields(self) -> Self:
-        for name in (*self.dimensions, *self.measures):
-            if not NAME.match(name):
-                raise ValueError(f"the field name {name!r} has to be lower case letters, digits and _")
-            if name in RESERVED:
-                raise ValueError(f"the field name {name!r} is the platform's own; choose another")
-        derived = [f"{measure}_{suffix}" for measure in self.measures for suffix in MEASURE_SUFFIXES]
-        for name in derived:
-            if name in self.dimensions or derived.count(name) > 1:
-                raise ValueError(f"{name!r} would name both a column of the aggregates and another field; rename one")
-        both = set(self.dimensions) & set(self.measures)
-        if both:
-            raise ValueError(f"{sorted(both)[0]!r} is declared both as a dimension and as a measure")
+        for kind, names in (("dimensions", self.dimensions), ("measures", self.measures)):
+            for name in names:
+                if not NAME.match(name):
+                    raise _at(kind, name, "a field's name is lower case letters, digits and _, starting with a letter")
+                if name in RESERVED:
+                    raise _at(kind, name, "this name is the platform's own; choose another")
+                if kind == "measures" and name in self.dimensions:
+                    raise _at(kind, name, "declared both as a dimension and as a measure")
+        taken = set(self.dimensions)
+        for measure in self.measures:
+            derived = {f"{measure}_{suffix}" for suffix in MEASURE_SUFFIXES}
+            for name in sorted(derived & taken):
+                raise _at("measures", measure, f"{name} would name both a column of the aggregates and another field")
+            taken |= derived
         return self
 
     @property
     def fields(self) -> frozenset[str]:
         """Every field an event of this stream may have."""
         return frozenset((*self.dimensions, *self.measures, "ts", "event_id"))
+
+
+def _at(kind: str, name: str, message: str) -> PydanticCustomError:
+    """An error of one declared field; `_explain` reads its place."""
+    return PydanticCustomError("field_name", "{message}", {"message": message, "path": (kind, name)})
 
 
 def load_specs(folder: Path | None = None) -> dict[str, StreamSpec]:
@@ -159,6 +183,11 @@ def parse_spec(text: str, where: str) -> StreamSpec:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise SpecError(f"{where}, line {line}: not YAML: {error.problem}.") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise SpecError(f"{where}, line {line}: not YAML: {error.reason}.") from None
+    except ValueError as error:  # a value that looks like a date and is none
+        raise SpecError(f"{where}: not YAML: {error}; put text between quotes.") from None
     if not isinstance(data, dict):
         raise SpecError(f"{where}, line 1: a stream file is a mapping with name, dimensions and measures.")
     try:
@@ -169,7 +198,7 @@ def parse_spec(text: str, where: str) -> StreamSpec:
 
 def _explain(error: ValidationError, tree: yaml.Node, where: str) -> Iterator[str]:
     for problem in error.errors(include_url=False):
-        path = [str(part) for part in problem["loc"]]
+        path = [str(part) for part in problem.get("ctx", {}).get("path", problem["loc"])]
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = "no such field; see docs/streams.md for the fields there are"
@@ -191,11 +220,15 @@ def _line(node: yaml.Node, path: list[str]) -> int:
     return line
 
 
-def _refuse_duplicates(node: Any, where: str) -> None:
+def _refuse_duplicates(node: Any, where: str, depth: int = 0) -> None:
+    if depth > 20:
+        raise SpecError(f"{where}, line {node.start_mark.line + 1}: nested too deeply, or an alias of itself.")
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise SpecError(f"{where}, line {key.start_mark.line + 1}: a field's name is plain text.")
             if key.value in seen:
                 raise SpecError(f"{where}, line {key.start_mark.line + 1}, field {key.value}: given twice.")
             seen.add(key.value)
-            _refuse_duplicates(value, where)
+            _refuse_duplicates(value, where, depth + 1)

@@ -113,13 +113,14 @@ def validate(decoded: Decoded, entries: Sequence[Entry], spec: StreamSpec) -> Va
         if measure.negatives == "reject":
             reject(decoded.measures[name] < 0, Reason.NEGATIVE_REJECTED, name, "is negative")
 
-    codes, series = _series(decoded, spec)
+    codes, series = _series(decoded, spec, good)
     long = np.array([sum(len(text.encode()) for text in texts) > MAX_SERIES_BYTES for texts in series], bool)
     if long.any():
         field = next(iter(spec.dimensions))
         reject(
             long[codes], Reason.OUT_OF_RANGE, field, f"the dimensions are longer than {MAX_SERIES_BYTES} bytes together"
         )
+        codes, series = _series(decoded, spec, good)
     columns = Columns(
         decoded.entry,
         ts_us,
@@ -139,20 +140,23 @@ def _tidy(values: Float64s) -> Float64s:
     return np.where(tiny, 0.0, values) if tiny.any() else values
 
 
-def _series(decoded: Decoded, spec: StreamSpec) -> tuple[Int32s, tuple[tuple[str, ...], ...]]:
-    """One code a distinct combination of dimensions."""
-    combined = np.zeros(len(decoded), np.int64)
+def _series(decoded: Decoded, spec: StreamSpec, good: Bools) -> tuple[Int32s, tuple[tuple[str, ...], ...]]:
+    """One code a distinct combination of dimensions among the good rows; the rejected rows' codes mean nothing."""
+    combined = np.zeros(int(np.count_nonzero(good)), np.int64)
     columns: list[TextColumn] = []
     for name, dimension in spec.dimensions.items():
         column = decoded.dimensions[name]
-        values = (*column.values, dimension.default or "")  # the code -1 stands for the last: the default
-        columns.append(TextColumn(column.codes, values))
-        digit = np.where(column.codes < 0, len(values) - 1, column.codes)
+        default = dimension.default or ""
+        values = column.values if default in column.values else (*column.values, default)
+        digit = np.where(column.codes < 0, values.index(default), column.codes)[good]
+        columns.append(TextColumn(digit.astype(np.int32), values))
         compact, _ = pd.factorize(combined * len(values) + digit)
         combined = compact.astype(np.int64)
     codes, firsts = _first_rows(combined)
     texts = [[column.values[code] for code in column.codes[firsts]] for column in columns]
-    return codes, tuple(zip(*texts, strict=True))
+    all_codes = np.zeros(len(decoded), np.int32)
+    all_codes[good] = codes
+    return all_codes, tuple(zip(*texts, strict=True))
 
 
 def _first_rows(keys: Int64s) -> tuple[Int32s, npt.NDArray[np.intp]]:

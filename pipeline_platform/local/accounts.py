@@ -86,5 +86,5 @@ def require_owner(path: Path, uid: int) -> None:
     owner = path.lstat().st_uid
     if owner != uid:
         raise SettingError(
-            f"The folder {path} belongs to user id {owner}, not {uid}; run as the user who made it, or pass --state-dir."
+            f"The folder {path} belongs to user id {owner}, not {uid}; run as the user who made it or pass --state-dir."
         )

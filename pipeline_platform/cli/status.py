@@ -1,0 +1,132 @@
+"""`status`: where everything is and how it does."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import requests
+import typer
+from rich.table import Table
+
+from pipeline_platform.cli.options import AsJson, StateDir, connections, console, print_json
+from pipeline_platform.core.streams import load_specs
+from pipeline_platform.errors import PlatformError
+from pipeline_platform.local.connections import Connections
+from pipeline_platform.local.lock import holder
+from pipeline_platform.local.state import read_services
+from pipeline_platform.queue.connection import connect as connect_queue
+from pipeline_platform.queue.redis_streams import RedisStreams
+from pipeline_platform.settings import Settings
+from pipeline_platform.warehouse.engine import connect as connect_warehouse
+from pipeline_platform.warehouse.ledger import Ledger
+
+SECRET = ("warehouse_loader_url", "dagster_database_url")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("status")(status)
+
+
+def status(state_dir: StateDir = None, as_json: AsJson = False) -> None:
+    """Show where things are, the health of each service, and each stream's backlog and watermark.
+
+    Exit code 0 when all services are ready, 3 otherwise.
+
+    Example: pipeline-platform status --json
+    """
+    settings, where = connections(state_dir)
+    report = _report(settings, where)
+    if as_json:
+        print_json(report)
+    else:
+        _print(report)
+    if not report["healthy"]:
+        raise typer.Exit(3)
+
+
+def _report(settings: Settings, where: Connections) -> dict[str, Any]:
+    services = [
+        {"name": service.name, "pid": service.pid, "state": service.state, "restarts": service.restarts}
+        for service in read_services(settings.state_dir)
+    ]
+    ready = _gateway_ready(where)
+    return {
+        **{name: value for name, value in asdict(where).items() if name not in SECRET},
+        "state_dir": str(settings.state_dir.resolve()),
+        "up_pid": holder(settings.state_dir),
+        "healthy": ready and all(service["state"] == "ready" for service in services),
+        "gateway_ready": ready,
+        "services": services,
+        "streams": _streams(settings, where),
+    }
+
+
+def _gateway_ready(where: Connections) -> bool:
+    try:
+        return requests.get(f"{where.gateway_url}/readyz", timeout=5).status_code == 200
+    except requests.RequestException:
+        return False
+
+
+def _streams(settings: Settings, where: Connections) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    engine = connect_warehouse(where.warehouse_readonly_url, pool_size=1)
+    client = connect_queue(where.redis_url, timeout=5.0)
+    ledger, queue = Ledger(engine), RedisStreams(client)
+    try:
+        for name in load_specs(settings.streams_dir):
+            row: dict[str, Any] = {"name": name}
+            try:
+                position = queue.position(name)
+                row |= {
+                    "accepted": position.accepted_events,
+                    "backlog": position.events,
+                    "last_id": str(position.last_id),
+                }
+                totals = ledger.totals(name)
+                row |= {
+                    "watermark": str(ledger.watermark(name)),
+                    "unsettled_batches": len(ledger.unsettled(name)),
+                    "loaded": totals.events_loaded,
+                    "negative": totals.events_negative,
+                    "rejected": totals.events_rejected,
+                    "last_loaded_at": totals.last_loaded_at,
+                }
+            except PlatformError as error:
+                row["error"] = str(error)
+            rows.append(row)
+    finally:
+        client.close()
+        engine.dispose()
+    return rows
+
+
+def _print(report: dict[str, Any]) -> None:
+    places = Table(show_header=False, box=None)
+    for name in ("gateway_url", "dagster_url", "warehouse_readonly_url", "api_key", "state_dir"):
+        places.add_row(name, str(report[name]))
+    console.print(places)
+    services = Table("service", "pid", "state", "restarts")
+    for service in report["services"]:
+        colour = "green" if service["state"] == "ready" else "red"
+        services.add_row(
+            service["name"], str(service["pid"] or "-"), f"[{colour}]{service['state']}[/]", str(service["restarts"])
+        )
+    console.print(services)
+    columns = (
+        "name",
+        "accepted",
+        "backlog",
+        "loaded",
+        "negative",
+        "rejected",
+        "unsettled_batches",
+        "watermark",
+        "error",
+    )
+    streams = Table(*columns)
+    for stream in report["streams"]:
+        streams.add_row(*(f"{value:,}" if isinstance(value := stream.get(c, ""), int) else str(value) for c in columns))
+    console.print(streams)

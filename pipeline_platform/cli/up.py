@@ -1,0 +1,106 @@
+"""`up`: starts everything, shows where it is, and keeps it running."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from pipeline_platform.cli.options import StateDir, console
+from pipeline_platform.local.connections import Connections
+from pipeline_platform.local.lock import hold
+from pipeline_platform.local.processes import Step
+from pipeline_platform.local.stack import Stack
+from pipeline_platform.local.state import end_leftovers
+from pipeline_platform.local.supervisor import Supervisor
+from pipeline_platform.settings import Settings
+
+COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_green", "bright_magenta")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("up")(up)
+
+
+def up(
+    state_dir: StateDir = None,
+    demo: Annotated[bool, typer.Option("--demo", help="Feed a steady, realistic load into both streams.")] = False,
+    port: Annotated[int | None, typer.Option(help="The gateway's port.  [default: 8000]", show_default=False)] = None,
+    dagster_port: Annotated[
+        int | None, typer.Option(help="The Dagster UI's port.  [default: 3000]", show_default=False)
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(help="The address to bind to.  [default: 127.0.0.1]", show_default=False)
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that execute runs.  [default: 2]", show_default=False)
+    ] = None,
+) -> None:
+    """Start the whole platform and keep it running until Ctrl-C.
+
+    PostgreSQL and Valkey are embedded unless DATABASE_URL or REDIS_URL name servers of your own.
+
+    Example: pipeline-platform up --demo --port 8080
+    """
+    settings = Settings.load(state_dir=state_dir, port=port, dagster_port=dagster_port, host=host, workers=workers)
+    log = _Log()
+    with hold(settings.state_dir) as folder:
+        for name in end_leftovers(folder):
+            log.emit("up", f"{name} was left from an `up` that was killed; ended it")
+        stack = Stack(settings, folder, log.emit)
+        began = time.monotonic()
+        plan = [
+            *stack.plan(demo=False),
+            Step("ready", lambda: _show(stack.connections, folder, time.monotonic() - began, demo=demo)),
+        ]
+        if demo:
+            plan.append(stack.plan(demo=True)[-1])
+        Supervisor(plan, log.emit, folder).run()
+
+
+class _Log:
+    """One calm log: a line's service in front, a colour a service."""
+
+    def __init__(self) -> None:
+        self._colours: dict[str, str] = {}
+
+    def emit(self, name: str, line: str) -> None:
+        """Prints one line of a service."""
+        colour = self._colours.setdefault(name, COLOURS[len(self._colours) % len(COLOURS)])
+        console.print(f"[{colour}]{name:>8}[/] [dim]|[/] {escape(line)}", soft_wrap=True)
+
+
+def _show(where: Connections, folder: Path, seconds: float, *, demo: bool) -> None:
+    """The table of where things are."""
+    table = Table(title=f"Pipeline Platform is up ({seconds:.0f} s)", title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    table.add_row("Gateway", where.gateway_url)
+    table.add_row("API docs", f"{where.gateway_url}/docs")
+    table.add_row("Dagster UI", where.dagster_url)
+    table.add_row("Warehouse (read-only)", where.warehouse_readonly_url)
+    table.add_row("API key", where.api_key)
+    table.add_row("State", str(folder))
+    command = (
+        "pipeline-platform" if shutil.which("pipeline-platform") else f"{Path(sys.executable).parent}/pipeline-platform"
+    )
+    console.print()
+    console.print(table)
+    lines = [f'{command} sql "select * from telemetry_1m order by window_start desc limit 5"']
+    if demo:
+        lines.insert(0, f"{command} status")
+        console.print("The demo sends events to both streams; some are negative, some invalid, some late. Look at it:")
+    else:
+        lines.insert(0, f"""echo '{{"source":"me","metric":"temp","value":21.5}}' | {command} ingest telemetry -""")
+        console.print("Try it:")
+    for line in lines:
+        console.print(f"  {line}", markup=False, soft_wrap=True)
+    console.print(f"  {where.dagster_url}/asset-groups   lineage, runs and checks", markup=False, soft_wrap=True)
+    console.print("Ctrl-C stops everything; the data stays in the state folder.\n")

@@ -1,0 +1,90 @@
+"""The body of a POST: read under a bound, decompressed, and made canonical NDJSON."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+
+from starlette.types import Receive
+
+from pipeline_platform.gateway.inflate import ENCODINGS, body_too_large, inflate, unsupported_encoding
+from pipeline_platform.gateway.ndjson import Bounds, Events, from_json, from_ndjson, from_unlabelled
+from pipeline_platform.gateway.problems import ProblemError
+
+BODY_SECONDS = 60.0
+# Below this size checking a body takes less than a millisecond: not worth a thread.
+INLINE_BYTES = 256 * 2**10
+MEDIA_TYPES: dict[str, Callable[[bytes, Bounds], Events]] = {
+    "application/json": from_json,
+    "application/x-ndjson": from_ndjson,
+    "application/ndjson": from_ndjson,
+    "application/jsonl": from_ndjson,
+    "": from_unlabelled,
+}
+
+
+class DisconnectedError(Exception):
+    """The client went away before its body was complete; nobody is left to answer."""
+
+
+def parser_of(content_type: str, encoding: str) -> Callable[[bytes, Bounds], Events]:
+    """How to read a body of this type; a 415 problem for types and encodings that are not supported."""
+    media, _, parameters = content_type.partition(";")
+    parser = MEDIA_TYPES.get(media.strip().lower())
+    if parser is None:
+        detail = "Send application/json (an object or an array) or application/x-ndjson (one object a line)."
+        raise ProblemError("unsupported-media-type", detail, headers={"Accept-Post": ", ".join(filter(None, MEDIA_TYPES))})
+    charset = parameters.strip().lower().removeprefix("charset=").strip('"') if "charset" in parameters.lower() else ""
+    if charset not in ("", "utf-8", "utf8", "us-ascii"):
+        raise ProblemError("unsupported-media-type", "Events are UTF-8; leave the charset out.")
+    if encoding not in ("", "x-gzip", *ENCODINGS):
+        raise unsupported_encoding()
+    return parser
+
+
+async def read_body(receive: Receive, declared: bytes, limit: int) -> bytes:
+    """The body as sent, at most `limit` bytes; `declared` is its Content-Length, which may be missing or a lie."""
+    if declared.isdigit() and int(declared[:20]) > limit:
+        raise body_too_large(limit)
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise DisconnectedError
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body", False):
+        if len(body) > limit:
+            raise body_too_large(limit)
+        return body
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await _read_rest(receive, body, limit)
+    except TimeoutError:
+        raise ProblemError("timeout", f"A body has {BODY_SECONDS:g} s to arrive.") from None
+
+
+async def _read_rest(receive: Receive, first: bytes, limit: int) -> bytes:
+    parts, size = [first], len(first)
+    while True:
+        if size > limit:
+            raise body_too_large(limit)
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise DisconnectedError
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if not message.get("more_body", False):
+            if size > limit:
+                raise body_too_large(limit)
+            return b"".join(parts)
+
+
+async def canonical_events(
+    raw: bytes, parser: Callable[[bytes, Bounds], Events], encoding: str, bounds: Bounds, threads: Executor
+) -> Events:
+    """The events of a body; large and compressed ones are worked on beside the event loop."""
+    if encoding in ("", "identity") and len(raw) <= INLINE_BYTES:
+        return parser(raw, bounds)
+    work = asyncio.get_running_loop().run_in_executor(
+        threads, lambda: parser(inflate(raw, encoding, bounds.body_bytes), bounds)
+    )
+    return await work

@@ -1,0 +1,137 @@
+"""The careful look at one event: what is wrong with it, and in which line.
+
+Refused are texts that JSON readers disagree about (repeated fields, integers beyond 64 bits, lone surrogates) or that
+the warehouse cannot hold (NUL, numbers that are not finite), and nesting beyond the bound.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from pipeline_platform.gateway.problems import ProblemError, shown
+
+_NOT_FINITE = re.compile(rb"-?\b(?:NaN|Infinity|nan|inf|Inf)\b")
+_WHITE = re.compile(r"[ \t\r\n,]*")
+
+
+class _RefusedError(ValueError):
+    """A hook of the JSON reader refused what it saw."""
+
+
+def check_event(text: bytes, index: int, line: int | None, depth: int) -> None:
+    """Raises the ProblemError of one event's text, if it has one. `line` counts from 1, `index` from 0."""
+    reason = _reason(text, depth)
+    if reason:
+        where = {"index": index} if line is None else {"line": line, "index": index}
+        place = f"Event {index}" if line is None else f"Line {line}"
+        raise ProblemError("malformed-event", f"{place}: {reason}", **where)
+
+
+def _reason(text: bytes, depth: int) -> str | None:
+    try:
+        event = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        return why_not_json(text, error)
+    if type(event) is not dict:
+        return "an event is a JSON object."
+    if _too_deep(event, depth):
+        return f"the event is nested more than {depth} deep."
+    if b"\\u0000" in text and _holds_nul(event):
+        return "a text holds a NUL character (\\u0000), which the warehouse cannot store."
+    try:
+        _CAREFUL.decode(text.decode())
+    except _RefusedError as error:
+        return str(error)
+    return None
+
+
+def why_not_json(text: bytes, error: orjson.JSONDecodeError) -> str:
+    """In words a producer understands: why the reader refused `text`."""
+    try:
+        text.decode()
+    except UnicodeDecodeError as undecodable:
+        return f"byte {undecodable.start} is not valid UTF-8."
+    said = error.msg
+    if "infinity" in said:
+        return "a number is too large for a 64-bit float, so it would not be finite."
+    if "surrogate" in said:
+        return "a text holds a lone surrogate (\\ud800 to \\udfff), which is not a character."
+    if "depth" in said or "recursion" in said.lower():
+        return "it is nested too deep."
+    if _NOT_FINITE.search(text, max(0, error.pos - 1), error.pos + 16):
+        return "NaN and Infinity are not JSON; leave the field out instead."
+    return f"it is not JSON: {shown(said, 120)} at character {error.pos}."
+
+
+def line_of_error(text: bytes, error: orjson.JSONDecodeError) -> int:
+    """The line, counted from 1, that the reader stumbled over."""
+    try:
+        return text.decode().count("\n", 0, error.pos) + 1
+    except UnicodeDecodeError as undecodable:
+        return text.count(b"\n", 0, undecodable.start) + 1
+
+
+def _too_deep(event: object, depth: int) -> bool:
+    """Level by level, not by recursion: the reader lets through far more levels than Python's stack would."""
+    level: list[Any] = [event]
+    for _ in range(depth):
+        inner: list[Any] = []
+        for value in level:
+            values = value.values() if type(value) is dict else value
+            inner += [part for part in values if type(part) is dict or type(part) is list]
+        if not inner:
+            return False
+        level = inner
+    return True
+
+
+def _holds_nul(value: object) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any(_holds_nul(part) for pair in value.items() for part in pair)
+    return isinstance(value, list) and any(map(_holds_nul, value))
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _RefusedError(f"the field {shown(twice)!r} is given twice.")
+    return found
+
+
+def _integer(text: str) -> int:
+    if len(text) <= 20:
+        value = int(text)
+        if -(2**63) <= value < 2**64:
+            return value
+    raise _RefusedError("an integer is beyond 64 bits; write it like 1e30 if a float is meant.")
+
+
+_CAREFUL = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer, strict=True)
+_PLAIN = json.JSONDecoder(parse_int=str, parse_float=str)
+
+
+def split_array(body: bytes, events: list[Any], depth: int) -> Iterator[bytes]:
+    """The text of each element of an array that is known to be JSON, and parsed as `events`.
+
+    Elements that are nested too deep are yielded parsed and dumped, because finding their end would recurse as deep;
+    `check_event` refuses them anyway.
+    """
+    text = body.decode()
+    at = 1
+    for event in events:
+        if type(event) is not dict or _too_deep(event, depth):
+            yield orjson.dumps(event)
+            return
+        match = _WHITE.match(text, at)
+        start = match.end() if match else at
+        _, at = _PLAIN.raw_decode(text, start)
+        yield text[start:at].encode()

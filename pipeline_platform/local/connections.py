@@ -1,0 +1,65 @@
+"""Where a running stack is: written by `up`, read by every other command, so that none needs settings of its own."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from pipeline_platform.errors import SettingError
+from pipeline_platform.local.secret_files import write_private
+from pipeline_platform.settings import Settings
+
+FILE = "connections.json"
+
+
+@dataclass(frozen=True)
+class Connections:
+    """URLs and the first API key. They hold passwords: the file is readable by its owner only."""
+
+    gateway_url: str
+    dagster_url: str
+    warehouse_url: str
+    warehouse_loader_url: str
+    warehouse_readonly_url: str
+    dagster_database_url: str
+    redis_url: str
+    api_key: str = ""
+
+    def save(self, state_dir: Path) -> None:
+        """Writes the file, readable by its owner only, in one step."""
+        write_private(state_dir / FILE, json.dumps(asdict(self), indent=1) + "\n")
+
+
+def find_connections(settings: Settings) -> Connections:
+    """The connections of the stack in the state folder, or those that the settings name.
+
+    Raises SettingError when there are neither.
+    """
+    try:
+        text = (settings.state_dir / FILE).read_text()
+    except PermissionError:
+        raise SettingError(
+            f"{settings.state_dir / FILE} belongs to another user; run as the one who ran `up`."
+        ) from None
+    except OSError:
+        return _from_settings(settings)
+    known = {field.name for field in fields(Connections)}
+    return Connections(**{name: value for name, value in json.loads(text).items() if name in known})
+
+
+def _from_settings(settings: Settings) -> Connections:
+    if not (settings.database_url and settings.redis_url):
+        raise SettingError(
+            f"There is no stack in {settings.state_dir}. Run `pipeline-platform up`, pass --state-dir, "
+            "or set DATABASE_URL and REDIS_URL."
+        )
+    return Connections(
+        gateway_url=f"http://{settings.host}:{settings.port}",
+        dagster_url=settings.dagster_link,
+        warehouse_url=settings.database_url,
+        warehouse_loader_url=settings.loader_database_url or settings.database_url,
+        warehouse_readonly_url=settings.readonly_database_url or settings.database_url,
+        dagster_database_url=settings.dagster_database_url or settings.database_url,
+        redis_url=settings.redis_url,
+    )

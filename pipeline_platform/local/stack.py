@@ -1,0 +1,187 @@
+"""The whole platform on one machine: which services, in which order, with which environment."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from pipeline_platform.core.streams import load_specs
+from pipeline_platform.errors import SettingError
+from pipeline_platform.local.connections import Connections
+from pipeline_platform.local.ports import remembered_port, require_free
+from pipeline_platform.local.probes import appears, daemon_beats, http_ok, listens
+from pipeline_platform.local.processes import Service, Step
+from pipeline_platform.local.secret_files import write_private
+from pipeline_platform.local.servers import Database, QueueServer, database, queue_server
+from pipeline_platform.queue.connection import connect as connect_queue
+from pipeline_platform.queue.keys import KeyStore, token_id
+from pipeline_platform.settings import Settings
+from pipeline_platform.warehouse.engine import connect as connect_warehouse
+from pipeline_platform.warehouse.migrate import migrate
+
+DAGSTER_FILES = ("dagster.yaml", "workspace.yaml")
+Say = Callable[[str, str], None]
+
+
+class Stack:
+    """The plan of one `up`. `state_dir` is the folder that the caller holds; see `lock.hold`."""
+
+    def __init__(self, settings: Settings, state_dir: Path, say: Say) -> None:
+        self._settings, self._state_dir, self._say = settings, state_dir, say
+        require_free(settings.host, settings.port, "--port")
+        require_free(settings.host, settings.dagster_port, "--dagster-port")
+        self._specs = load_specs(settings.streams_dir)
+        self._database: Database = database(settings, state_dir)
+        self._queue: QueueServer = queue_server(settings, state_dir)
+        self._code_port = remembered_port(state_dir / "ports" / "code-server")
+        self._worker_ready = state_dir / "run" / "worker-ready"
+        self._home = _dagster_home(state_dir)
+        shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
+        self._base = f"http://{shown}:{settings.port}"
+        self._dagster = settings.dagster_url or f"http://{shown}:{settings.dagster_port}"
+        self.connections = self._connections("")
+
+    def plan(self, *, demo: bool) -> Sequence[Service | Step]:
+        """Everything in the order it starts."""
+        services: list[Service | Step] = [
+            *self._database.before,
+            *self._queue.before,
+            Step("migrations", self._migrate),
+            *self._database.after,
+            Step("api key", self._key),
+            self._gateway(),
+            self._code_server(),
+            self._worker(),
+            self._daemon(),
+            self._webserver(),
+        ]
+        if demo:
+            services.append(self._demo())
+        return services
+
+    def _connections(self, api_key: str) -> Connections:
+        return Connections(
+            gateway_url=self._base,
+            dagster_url=self._dagster,
+            warehouse_url=self._database.owner_url,
+            warehouse_loader_url=self._database.loader_url,
+            warehouse_readonly_url=self._database.readonly_url,
+            dagster_database_url=self._database.dagster_url,
+            redis_url=self._queue.url,
+            api_key=api_key,
+        )
+
+    def _environment(self) -> dict[str, str]:
+        """Ours, and where everything is: a child never has to guess."""
+        storage = sa.make_url(self._database.dagster_url).set(drivername="postgresql+psycopg2")
+        mine = {
+            "DATABASE_URL": self._database.owner_url,
+            "PIPELINE_LOADER_DATABASE_URL": self._database.loader_url,
+            "PIPELINE_READONLY_DATABASE_URL": self._database.readonly_url,
+            "REDIS_URL": self._queue.url,
+            "PIPELINE_STATE_DIR": str(self._state_dir),
+            "PIPELINE_HOST": self._settings.host,
+            "PIPELINE_PORT": str(self._settings.port),
+            "PIPELINE_DAGSTER_URL": self._dagster,
+            "PIPELINE_CODE_SERVER_PORT": str(self._code_port),
+            "PIPELINE_WORKER_READY_FILE": str(self._worker_ready),
+            "DAGSTER_HOME": str(self._home),
+            # A commit of Dagster's own event log may be lost in a power cut: the ledger is ours and is not.
+            "DAGSTER_POSTGRES_URL": storage.update_query_dict(
+                {"options": "-c synchronous_commit=off"}
+            ).render_as_string(hide_password=False),
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONWARNINGS": "ignore",
+        }
+        settings = self._settings.model_copy(update={"redis_url": self._queue.url})
+        mine["PIPELINE_BROKER_URL"] = settings.broker
+        if self._settings.streams_dir:
+            mine["PIPELINE_STREAMS_DIR"] = str(self._settings.streams_dir.resolve())
+        return {**os.environ, **mine}
+
+    def _migrate(self) -> None:
+        engine = connect_warehouse(self._database.owner_url)
+        try:
+            migrate(engine, self._specs.values(), say=lambda line: self._say("migrate", line))
+        finally:
+            engine.dispose()
+
+    def _key(self) -> None:
+        """The first API key: made once, kept in the state folder, made again when the queue's server lost it."""
+        path = self._state_dir / "secrets" / "api_key"
+        token = path.read_text().strip() if path.exists() else ""
+        client = connect_queue(self._queue.url)
+        try:
+            keys = KeyStore(client)
+            good = {key.id for key in keys.list() if key.revoked_at is None}
+            if token_id(token) not in good:
+                _, token = keys.create("made by up", ["admin"])
+                write_private(path, token + "\n")
+        finally:
+            client.close()
+        self.connections = self._connections(token)
+        self.connections.save(self._state_dir)
+
+    def _service(self, name: str, argv: Sequence[str], ready: Callable[[], bool], **options: float) -> Service:
+        return Service(
+            name,
+            [sys.executable, "-m", *argv],
+            ready,
+            env=self._environment(),
+            cwd=self._home,
+            start_timeout=options.get("start_timeout", 120.0),
+            stop_timeout=options.get("stop_timeout", 10.0),
+        )
+
+    def _gateway(self) -> Service:
+        argv = ["uvicorn", "--factory", "pipeline_platform.gateway.app:create_app"]
+        argv += ["--host", self._settings.host, "--port", str(self._settings.port)]
+        argv += ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
+        argv += ["--backlog", "2048", "--timeout-graceful-shutdown", "8", "--no-proxy-headers", "--no-server-header"]
+        return self._service("gateway", argv, http_ok(f"{self._base}/healthz"))
+
+    def _code_server(self) -> Service:
+        argv = ["dagster", "api", "grpc", "--module-name", "pipeline_platform.orchestration.definitions"]
+        argv += ["--host", "127.0.0.1", "--port", str(self._code_port), "--log-level", "warning"]
+        argv += ["--location-name", "pipeline_platform", "--max-workers", "16"]
+        return self._service("code", argv, listens("127.0.0.1", self._code_port))
+
+    def _worker(self) -> Service:
+        self._worker_ready.unlink(missing_ok=True)
+        argv = ["celery", "-A", "pipeline_platform.orchestration.celery_app", "worker", "--pool", "prefork"]
+        argv += ["--concurrency", str(self._settings.workers), "--queues", "dagster", "--loglevel", "WARNING"]
+        argv += ["--without-gossip", "--without-mingle", "--hostname", "local@%h"]
+        # A run in progress may finish before the worker goes; what does not is requested again.
+        return self._service("worker", argv, appears(self._worker_ready), stop_timeout=20.0)
+
+    def _daemon(self) -> Service:
+        argv = ["dagster._daemon", "run", "--workspace", str(self._home / "workspace.yaml"), "--log-level", "warning"]
+        return self._service("daemon", argv, daemon_beats(self._database.dagster_url))
+
+    def _webserver(self) -> Service:
+        argv = ["dagster_webserver", "--workspace", str(self._home / "workspace.yaml")]
+        argv += ["--host", self._settings.host, "--port", str(self._settings.dagster_port), "--log-level", "warning"]
+        return self._service("dagster", argv, http_ok(f"{self._dagster}/server_info"))
+
+    def _demo(self) -> Service:
+        argv = ["pipeline_platform.local.demo", "--state-dir", str(self._state_dir)]
+        return self._service("demo", argv, lambda: True)
+
+
+def _dagster_home(state_dir: Path) -> Path:
+    """DAGSTER_HOME with our dagster.yaml and workspace.yaml, from the clone or from where pip put them."""
+    home = state_dir / "dagster"
+    home.mkdir(exist_ok=True)
+    clone = Path(__file__).resolve().parents[2]
+    installed = Path(sys.prefix) / "share" / "pipeline_platform"
+    source = next((place for place in (clone, installed) if (place / DAGSTER_FILES[0]).exists()), None)
+    if source is None:
+        raise SettingError("dagster.yaml is missing from the installation; install the package again.")
+    for name in DAGSTER_FILES:
+        shutil.copyfile(source / name, home / name)
+    return home

@@ -1,0 +1,31 @@
+"""What Dagster loads: lists only. A stream's definitions all come from its spec."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from pipeline_platform.core.streams import load_specs
+from pipeline_platform.orchestration.ingest.assets import ingest_assets, ingest_job, queue_asset
+from pipeline_platform.orchestration.ingest.checks import check_job, check_schedule, stream_checks
+from pipeline_platform.orchestration.ingest.sensors import ingest_sensor
+from pipeline_platform.orchestration.maintenance.jobs import maintenance_job, maintenance_schedule
+from pipeline_platform.orchestration.resources import build_resources, plan_limits
+from pipeline_platform.settings import Settings
+
+
+@dg.definitions
+def definitions() -> dg.Definitions:
+    """The code location of a deployment."""
+    settings = Settings.load()
+    specs = list(load_specs(settings.streams_dir).values())
+    limits = plan_limits(settings)
+    maintain = maintenance_job(specs)
+    return dg.Definitions(
+        assets=[*map(queue_asset, specs), *map(ingest_assets, specs)],
+        asset_checks=[check for spec in specs for check in stream_checks(spec)],
+        jobs=[*(ingest_job(spec, limits.max_run_seconds) for spec in specs), check_job(specs), maintain],
+        sensors=[ingest_sensor(spec, limits) for spec in specs],
+        schedules=[check_schedule(), maintenance_schedule(maintain)],
+        resources=build_resources(settings),
+        executor=dg.in_process_executor,
+    )

@@ -1,0 +1,77 @@
+"""The ingest sensor of a stream: asks the planner and requests the runs it decided on."""
+
+# No postponed annotations here: Dagster reads them at run time.
+
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from pipeline_platform.core.entries import Receipt
+from pipeline_platform.core.streams import StreamSpec
+from pipeline_platform.errors import TransientError
+from pipeline_platform.orchestration.ingest.assets import events_key, job_name
+from pipeline_platform.orchestration.ingest.planner import Request, RunState, tick
+from pipeline_platform.orchestration.resources import IngestQueue, PlanLimits, Warehouse
+from pipeline_platform.warehouse.ledger import LedgerRow
+
+_ENDED = {dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
+
+
+def ingest_sensor(spec: StreamSpec, limits: PlanLimits) -> dg.SensorDefinition:
+    """Plans the batches of a stream and requests a run for each; on from the start."""
+
+    @dg.sensor(
+        name=f"ingest_{spec.name}_sensor",
+        job_name=job_name(spec.name),
+        minimum_interval_seconds=limits.sensor_interval,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"Cuts what waits in the queue of {spec.name} into exact batches and requests a run for each.",
+    )
+    def ingest(
+        context: dg.SensorEvaluationContext, warehouse: Warehouse, ingest_queue: IngestQueue
+    ) -> dg.SensorResult | dg.SkipReason:
+        try:
+            decided = tick(
+                spec.name,
+                ingest_queue.queue,
+                warehouse.ledger,
+                limits,
+                lambda row: _run_state(context.instance, row),
+                datetime.now(UTC),
+                asset_key="/".join(events_key(spec.name).path),
+                job_name=job_name(spec.name),
+            )
+        except TransientError as error:
+            return dg.SkipReason(f"{error} The next tick tries again; what was accepted stays in the queue.")
+        context.log.info(decided.note)
+        if not decided.requests:
+            return dg.SkipReason(decided.note)
+        return dg.SensorResult(run_requests=[_run_request(spec, request) for request in decided.requests])
+
+    return ingest
+
+
+def _run_request(spec: StreamSpec, request: Request) -> dg.RunRequest:
+    row, attempt = request.row, request.attempt
+    return dg.RunRequest(
+        # Dagster never repeats a run_key, not even that of a failed run: the attempt has to be in it.
+        run_key=f"{spec.name}-{row.id}-{attempt}",
+        run_config={"ops": {f"ingest_{spec.name}_batch": {"config": {"batch_id": row.id, "attempt": attempt}}}},
+        tags={
+            "pipeline/batch_id": str(row.id),
+            "pipeline/attempt": str(attempt),
+            "pipeline/first_receipt": str(Receipt(spec.name, row.first_id)),
+            "pipeline/last_receipt": str(Receipt(spec.name, row.last_id)),
+        },
+    )
+
+
+def _run_state(instance: dg.DagsterInstance, row: LedgerRow) -> RunState:
+    """What became of the run of the row's latest attempt, by its tags."""
+    tags = {"pipeline/batch_id": str(row.id), "pipeline/attempt": str(row.attempt)}
+    runs = instance.get_runs(dg.RunsFilter(tags=tags), limit=1)
+    if not runs:
+        return RunState.ABSENT
+    if runs[0].status == dg.DagsterRunStatus.SUCCESS:
+        return RunState.SUCCEEDED
+    return RunState.ENDED if runs[0].status in _ENDED else RunState.ALIVE

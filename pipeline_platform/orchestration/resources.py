@@ -1,0 +1,93 @@
+"""What ops, sensors and checks work with: the warehouse, the queue, and the limits of a batch."""
+
+# No postponed annotations here: Dagster reads them at run time.
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+
+import dagster as dg
+import sqlalchemy as sa
+
+from pipeline_platform.queue.connection import connect as connect_queue
+from pipeline_platform.queue.redis_streams import RedisStreams
+from pipeline_platform.settings import Settings, require
+from pipeline_platform.warehouse.engine import connect as connect_warehouse
+from pipeline_platform.warehouse.ledger import Ledger
+
+
+@lru_cache
+def _engine(url: str, pid: int) -> sa.Engine:  # noqa: ARG001  the pid keeps a forked child from sharing sockets
+    return connect_warehouse(url, pool_size=2, application="pipeline-platform run")
+
+
+@lru_cache
+def _queue(url: str, pid: int) -> RedisStreams:  # noqa: ARG001
+    return RedisStreams(connect_queue(url, timeout=30.0))
+
+
+class Warehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The warehouse: loads go through the loader's URL, maintenance through the owner's."""
+
+    loader_url: str
+    owner_url: str
+
+    @property
+    def engine(self) -> sa.Engine:
+        """The loader's engine, one a process."""
+        return _engine(self.loader_url, os.getpid())
+
+    @property
+    def owner_engine(self) -> sa.Engine:
+        """The owner's engine, one a process."""
+        return _engine(self.owner_url, os.getpid())
+
+    @property
+    def ledger(self) -> Ledger:
+        """The batch ledger."""
+        return Ledger(self.engine)
+
+
+class IngestQueue(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The ingest queue."""
+
+    url: str
+
+    @property
+    def queue(self) -> RedisStreams:
+        """The queue, one connection pool a process."""
+        return _queue(self.url, os.getpid())
+
+
+@dataclass(frozen=True)
+class PlanLimits:
+    """What the planner keeps to. Times are seconds."""
+
+    max_events: int
+    max_bytes: int
+    in_flight: int
+    lost_run_after: float
+    sensor_interval: int
+    max_run_seconds: int
+
+
+def build_resources(settings: Settings) -> dict[str, object]:
+    """The resources of a deployment."""
+    owner = require(settings.database_url, "DATABASE_URL")
+    return {
+        "warehouse": Warehouse(loader_url=settings.loader_database_url or owner, owner_url=owner),
+        "ingest_queue": IngestQueue(url=require(settings.redis_url, "REDIS_URL")),
+        "io_manager": dg.mem_io_manager,
+    }
+
+
+def plan_limits(settings: Settings) -> PlanLimits:
+    """The planner's limits of a deployment."""
+    return PlanLimits(
+        max_events=settings.batch_max_events,
+        max_bytes=settings.batch_max_bytes,
+        in_flight=settings.batches_in_flight,
+        lost_run_after=settings.lost_run_after,
+        sensor_interval=settings.sensor_interval,
+        max_run_seconds=settings.max_run_seconds,
+    )

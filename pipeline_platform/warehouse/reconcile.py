@@ -1,0 +1,115 @@
+"""Do the parts of the warehouse agree? What the asset checks, `doctor` and the tests ask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from pipeline_platform.core.streams import StreamSpec
+from pipeline_platform.warehouse.engine import warehouse_errors
+from pipeline_platform.warehouse.stream_tables import quoted
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The outcome of a comparison: how much was compared and up to ten differences, a sentence each."""
+
+    compared: int
+    differences: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing differs."""
+        return not self.differences
+
+
+def minutes_equal_facts(engine: sa.Engine, spec: StreamSpec, since: datetime, until: datetime) -> Agreement:
+    """Compares the aggregates of the windows in [since, until) with a recomputation from the facts.
+
+    Counts, extremes and first/last are compared exactly, sums and variances to 1e-9 of their size: the order of a
+    floating-point sum is not fixed. One statement sees one snapshot, so running loads do not disturb it.
+    """
+    sides = []
+    for name in spec.measures:
+        column, stored = f"e.{quoted(name)}", f"m.{quoted(name)}"[:-1]
+        sides += [
+            (f'{stored}_count"', f"count({column})", True),
+            (f'{stored}_sum"', f"coalesce(sum({column}), 0)", False),
+            (f'{stored}_min"', f"min({column})", True),
+            (f'{stored}_max"', f"max({column})", True),
+            (f'{stored}_m2"', f"coalesce(var_pop({column}) * count({column}), 0)", False),
+            (
+                f'{stored}_first"',
+                f"(array_agg({column} order by e.ts, {column}) filter (where {column} is not null))[1]",
+                True,
+            ),
+            (
+                f'{stored}_last"',
+                f"(array_agg({column} order by e.ts desc, {column} desc) filter (where {column} is not null))[1]",
+                True,
+            ),
+        ]
+    recomputed = ", ".join(f"{expression} as c{number}" for number, (_, expression, _) in enumerate(sides))
+    stored_columns = ", ".join(f"{stored} as c{number}" for number, (stored, _, _) in enumerate(sides))
+    scale = f"(1 + greatest({', '.join(f'abs(f.{quoted(n)})' for n in ())} abs(s.c0)))" if False else "1"
+    unequal = " or ".join(
+        f"s.c{number} is distinct from f.c{number}"
+        if exact
+        else f"abs(s.c{number} - f.c{number}) > 1e-9 * greatest(abs(s.c{number}), abs(f.c{number}), f.size, {scale})"
+        for number, (_, _, exact) in enumerate(sides)
+    )
+    size = " + ".join(f"coalesce(sum(e.{quoted(name)} * e.{quoted(name)}), 0)" for name in spec.measures)
+    query = sa.text(
+        f"with s as (select m.series_id, m.window_start, m.events, {stored_columns} "
+        f'from "{spec.name}_minutes" m where m.window_start >= :since and m.window_start < :until), '
+        f"f as (select e.series_id, date_bin('1 minute', e.ts, timestamptz 'epoch') as window_start, "
+        f"count(*) as events, {size} as size, {recomputed} "
+        f'from "{spec.name}_events" e where e.ts >= :since and e.ts < :until group by 1, 2) '
+        f"select series_id, window_start, s.events, f.events, "
+        f"(s.events is distinct from f.events or {unequal}) as differs "
+        "from s full join f using (series_id, window_start)"
+    )
+    with warehouse_errors(), engine.connect() as connection:
+        rows = connection.execute(query, {"since": since, "until": until}).all()
+    differences = [
+        f"series {row[0]}, window {row[1]:%Y-%m-%d %H:%M}: aggregates of {row[2]} events, facts of {row[3]}"
+        for row in rows
+        if row[4]
+    ]
+    return Agreement(len(rows), tuple(differences[:10]))
+
+
+def facts_equal_ledger(engine: sa.Engine, spec: StreamSpec, since: datetime) -> Agreement:
+    """Compares, for the batches loaded since `since`, the ledger's counts with the facts and dead letters there are."""
+    query = sa.text(
+        "with b as (select id, events_loaded, events_rejected, first_ts, last_ts from assets "
+        "where stream = :stream and state = 'loaded' and planned_at >= :since), "
+        "span as (select min(first_ts) as low, max(last_ts) as high, min(id) as first_id from b), "
+        f'f as (select e.batch_id, count(*) as events from "{spec.name}_events" e, span '
+        "where e.ts >= span.low and e.ts <= span.high and e.batch_id >= span.first_id group by 1), "
+        "d as (select batch_id, count(*) as events from dead_letters where batch_id >= (select first_id from span) "
+        "group by 1) "
+        "select b.id, b.events_loaded, coalesce(f.events, 0), b.events_rejected, coalesce(d.events, 0) "
+        "from b left join f on f.batch_id = b.id left join d on d.batch_id = b.id"
+    )
+    with warehouse_errors(), engine.connect() as connection:
+        rows = connection.execute(query, {"stream": spec.name, "since": since}).all()
+    differences = [
+        f"batch {row[0]}: the ledger says {row[1]} loaded and {row[3]} rejected, there are {row[2]} and {row[4]}"
+        for row in rows
+        if row[1] != row[2] or row[3] != row[4]
+    ]
+    return Agreement(len(rows), tuple(differences[:10]))
+
+
+def freshness(engine: sa.Engine, spec: StreamSpec) -> timedelta:
+    """How long the oldest unsettled batch has been waiting; zero when all that was planned is settled."""
+    query = sa.text(
+        "select coalesce(now() - min(planned_at), interval '0') from assets "
+        "where stream = :stream and state in ('planned', 'failed')"
+    )
+    with warehouse_errors(), engine.connect() as connection:
+        waited = connection.scalar(query, {"stream": spec.name})
+    return waited if isinstance(waited, timedelta) else timedelta()
