@@ -170,7 +170,8 @@ class _Decoder:
             if self._ts_kinds[0] != kind:
                 self._ts_kinds.reverse()
             finite = all(pc.all(pc.is_finite(table[name])).as_py() is not False for name in self._measures)
-            return table if finite else None  # the reader takes NaN and Infinity, JSON does not
+            # The reader takes NaN and Infinity, JSON does not.
+            return table if finite and table.num_rows == rows else None
         return None
 
     def _take(self, table: pa.Table, entry: Int32s, line: Int32s) -> None:
@@ -253,7 +254,8 @@ def _is_object_a_line(data: bytes, rows: int) -> bool:
     """Whether there are `rows` lines and each begins with { and ends with }.
 
     The reader does not mind two objects on a line, one on two lines or blank lines, any of which would give rows to the
-    wrong lines, and a line `null` crashes it. Between } and { no JSON value goes on: each line that it takes is whole.
+    wrong lines, and a line `null` crashes it. Between } and { no JSON value goes on, so a line holds whole objects;
+    where there are then as many rows as lines, each line holds one.
     """
     bytes_ = np.frombuffer(data, np.uint8)
     ends = np.flatnonzero(bytes_ == ord("\n"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from pipeline_platform.core.events import Float64s
 from pipeline_platform.core.rejections import Int32s
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.core.validation import Columns
@@ -76,9 +77,9 @@ def _key(series_code: Int32s, window_us: Int64s, width_us: int, series: int) -> 
 def _measure(name: str, values: np.ndarray, ts_us: Int64s, codes: np.ndarray, groups: int) -> dict[str, object]:
     every = np.arange(groups)
     count = np.bincount(codes, minlength=groups)
-    total = np.bincount(codes, weights=values, minlength=groups)
+    total = _sums(codes, values, groups)
     mean = np.divide(total, count, out=np.zeros(groups), where=count > 0)
-    m2 = np.bincount(codes, weights=(values - mean[codes]) ** 2, minlength=groups)
+    m2 = _sums(codes, (values - mean[codes]) ** 2, groups)
     grouped = pd.DataFrame({"v": values, "t": ts_us}).groupby(codes, sort=False)
     extremes = grouped["v"].agg(["min", "max"]).reindex(every)
     times = grouped["t"].agg(["min", "max"]).reindex(every, fill_value=0)
@@ -97,3 +98,8 @@ def _measure(name: str, values: np.ndarray, ts_us: Int64s, codes: np.ndarray, gr
         f"{name}_last": last.to_numpy(),
         f"{name}_last_us": latest,
     }
+
+
+def _sums(codes: np.ndarray, values: np.ndarray, groups: int) -> Float64s:
+    """The sum of each group; bincount of no values would be integers."""
+    return np.bincount(codes, weights=values, minlength=groups).astype(np.float64, copy=False)

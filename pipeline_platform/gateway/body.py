@@ -34,7 +34,9 @@ def parser_of(content_type: str, encoding: str) -> Callable[[bytes, Bounds], Eve
     parser = MEDIA_TYPES.get(media.strip().lower())
     if parser is None:
         detail = "Send application/json (an object or an array) or application/x-ndjson (one object a line)."
-        raise ProblemError("unsupported-media-type", detail, headers={"Accept-Post": ", ".join(filter(None, MEDIA_TYPES))})
+        raise ProblemError(
+            "unsupported-media-type", detail, headers={"Accept-Post": ", ".join(filter(None, MEDIA_TYPES))}
+        )
     charset = parameters.strip().lower().removeprefix("charset=").strip('"') if "charset" in parameters.lower() else ""
     if charset not in ("", "utf-8", "utf8", "us-ascii"):
         raise ProblemError("unsupported-media-type", "Events are UTF-8; leave the charset out.")

@@ -19,7 +19,7 @@ Waiting = tuple[NewEntry, "asyncio.Future[Outcome]"]
 
 
 class Flusher:
-    """Appends through one worker thread; `observe(items, bytes, seconds)` is told of every flush."""
+    """Appends through one worker thread; `observe(items, seconds)` is told of every flush."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class Flusher:
         *,
         max_items: int = 512,
         max_bytes: int = 16 * 2**20,
-        observe: Callable[[int, int, float], None] = lambda items, size, seconds: None,
+        observe: Callable[[int, float], None] = lambda _items, _seconds: None,
     ) -> None:
         self._queue = queue
         self._max_items = max_items
@@ -70,11 +70,9 @@ class Flusher:
             return
         started = self._loop.time()
         work = self._loop.run_in_executor(self._thread, self._queue.append, [item for item, _ in taken])
-        work.add_done_callback(lambda done: self._settle(taken, done, size, started))
+        work.add_done_callback(lambda done: self._settle(taken, done, started))
 
-    def _settle(
-        self, taken: list[Waiting], done: asyncio.Future[list[Outcome]], size: int, started: float
-    ) -> None:
+    def _settle(self, taken: list[Waiting], done: asyncio.Future[list[Outcome]], started: float) -> None:
         assert self._loop is not None
         error = done.exception()
         if error is None:
@@ -85,7 +83,7 @@ class Flusher:
             for _, future in taken:
                 if not future.done():
                     future.set_exception(error)
-        self._observe(len(taken), size, self._loop.time() - started)
+        self._observe(len(taken), self._loop.time() - started)
         self._flush()
 
     async def close(self) -> None:

@@ -27,7 +27,7 @@ def check_event(text: bytes, index: int, line: int | None, depth: int) -> None:
     """Raises the ProblemError of one event's text, if it has one. `line` counts from 1, `index` from 0."""
     reason = _reason(text, depth)
     if reason:
-        where = {"index": index} if line is None else {"line": line, "index": index}
+        where: dict[str, Any] = {"index": index} if line is None else {"line": line, "index": index}
         place = f"Event {index}" if line is None else f"Line {line}"
         raise ProblemError("malformed-event", f"{place}: {reason}", **where)
 

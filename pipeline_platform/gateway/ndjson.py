@@ -172,7 +172,7 @@ def _too_many(bounds: Bounds) -> ProblemError:
 
 
 def _too_long(line: int | None, index: int, bounds: Bounds) -> ProblemError:
-    where = {"index": index} if line is None else {"line": line, "index": index}
+    where: dict[str, Any] = {"index": index} if line is None else {"line": line, "index": index}
     return ProblemError(
         "too-large", f"Event {index} is longer than the {bounds.line_bytes} bytes that an event may have.", **where
     )

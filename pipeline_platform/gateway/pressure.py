@@ -45,11 +45,11 @@ class Pressure:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._queue = queue
-        self._streams = tuple(streams)
+        self.streams = tuple(streams)
         self._backlog_max = backlog_max_events
         self._share_max = memory_share
         self._clock = clock
-        self._history: dict[str, deque[_Sample]] = {name: deque() for name in self._streams}
+        self._history: dict[str, deque[_Sample]] = {name: deque() for name in self.streams}
         self.positions: dict[str, Position] = {}
         self.share = 0.0
         self.measured_at = float("-inf")
@@ -58,7 +58,7 @@ class Pressure:
         """Asks the queue; blocking, for a worker thread. An unreachable queue leaves the last figures."""
         try:
             share = self._queue.memory_share()
-            positions = {name: self._queue.position(name) for name in self._streams}
+            positions = {name: self._queue.position(name) for name in self.streams}
         except TransientError:
             return
         now = self._clock()
@@ -108,7 +108,7 @@ class Pressure:
             return _UNMEASURED_PAUSE
         excess = position.events - self._backlog_max * 0.95
         if excess <= 0:  # it is the memory, which all streams share
-            rate = sum(map(self.drain_rate, self._streams))
+            rate = sum(map(self.drain_rate, self.streams))
             held = sum(other.events for other in self.positions.values())
             excess = max(1.0, held * max(0.05, 1 - self._share_max / max(self.share, 1e-9)))
         return excess / rate if rate > 0 else 60.0

@@ -153,7 +153,7 @@ class Stack:
 
     def _worker(self) -> Service:
         self._worker_ready.unlink(missing_ok=True)
-        argv = ["celery", "-A", "pipeline_platform.orchestration.celery_app", "worker", "--pool", "prefork"]
+        argv = ["celery", "--quiet", "-A", "pipeline_platform.orchestration.celery_app", "worker", "--pool", "prefork"]
         argv += ["--concurrency", str(self._settings.workers), "--queues", "dagster", "--loglevel", "WARNING"]
         argv += ["--without-gossip", "--without-mingle", "--hostname", "local@%h"]
         # A run in progress may finish before the worker goes; what does not is requested again.
@@ -170,7 +170,11 @@ class Stack:
 
     def _demo(self) -> Service:
         argv = ["pipeline_platform.local.demo", "--state-dir", str(self._state_dir)]
-        return self._service("demo", argv, lambda: True)
+        return self._service("demo", argv, _always)
+
+
+def _always() -> bool:
+    return True
 
 
 def _dagster_home(state_dir: Path) -> Path:

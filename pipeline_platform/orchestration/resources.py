@@ -71,13 +71,44 @@ class PlanLimits:
     max_run_seconds: int
 
 
+# A run prints warnings and worse: all of its events are in Dagster's event log anyway.
+CALM = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
+
+
+class TakeOnceIOManager(dg.IOManager):
+    """Passes values between the ops of one process and lets go of each when it is taken.
+
+    Dagster's own in-memory manager keeps every value, in a reference cycle, until the garbage collector comes by; with
+    batches of 100 MB that is too late.
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[tuple[str, ...], object] = {}
+
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
+        """Keeps the value for the next op."""
+        self._values[tuple(context.get_identifier())] = obj
+
+    def load_input(self, context: dg.InputContext) -> object:
+        """Gives the value away."""
+        if context.upstream_output is None:
+            raise dg.DagsterInvariantViolationError("An input without an upstream output cannot be in memory.")
+        return self._values.pop(tuple(context.upstream_output.get_identifier()))
+
+
+@dg.io_manager(description="Passes values between the ops of one run, in memory.")
+def take_once(_: dg.InitResourceContext) -> TakeOnceIOManager:
+    """A new one a run: what a failed run leaves behind goes with it."""
+    return TakeOnceIOManager()
+
+
 def build_resources(settings: Settings) -> dict[str, object]:
     """The resources of a deployment."""
     owner = require(settings.database_url, "DATABASE_URL")
     return {
         "warehouse": Warehouse(loader_url=settings.loader_database_url or owner, owner_url=owner),
         "ingest_queue": IngestQueue(url=require(settings.redis_url, "REDIS_URL")),
-        "io_manager": dg.mem_io_manager,
+        "io_manager": take_once,
     }
 
 

@@ -53,11 +53,10 @@ def minutes_equal_facts(engine: sa.Engine, spec: StreamSpec, since: datetime, un
         ]
     recomputed = ", ".join(f"{expression} as c{number}" for number, (_, expression, _) in enumerate(sides))
     stored_columns = ", ".join(f"{stored} as c{number}" for number, (stored, _, _) in enumerate(sides))
-    scale = f"(1 + greatest({', '.join(f'abs(f.{quoted(n)})' for n in ())} abs(s.c0)))" if False else "1"
     unequal = " or ".join(
         f"s.c{number} is distinct from f.c{number}"
         if exact
-        else f"abs(s.c{number} - f.c{number}) > 1e-9 * greatest(abs(s.c{number}), abs(f.c{number}), f.size, {scale})"
+        else f"abs(s.c{number} - f.c{number}) > 1e-9 * greatest(abs(s.c{number}), abs(f.c{number}), f.size)"
         for number, (_, _, exact) in enumerate(sides)
     )
     size = " + ".join(f"coalesce(sum(e.{quoted(name)} * e.{quoted(name)}), 0)" for name in spec.measures)

@@ -31,10 +31,11 @@ class Change:
 
 @dataclass(frozen=True)
 class Plan:
-    """All differences of one stream."""
+    """All differences of one stream: of its tables, and sentences about the rest of the spec."""
 
     spec: StreamSpec
     changes: tuple[Change, ...]
+    notes: tuple[str, ...] = ()
 
 
 def plan_changes(connection: sa.Connection, spec: StreamSpec) -> Plan:
@@ -56,7 +57,24 @@ def plan_changes(connection: sa.Connection, spec: StreamSpec) -> Plan:
             Change(f"{spec.name}: the column {table.name}.{name} holds data but is no longer declared", True)
             for name in sorted(there - wanted)
         ]
-    return Plan(spec, tuple(changes))
+    return Plan(spec, tuple(changes), _changed_otherwise(connection, spec))
+
+
+def _changed_otherwise(connection: sa.Connection, spec: StreamSpec) -> tuple[str, ...]:
+    """What differs from the spec as it was last applied without touching a column's existence."""
+    applied = connection.scalar(sa.select(streams.c.spec).where(streams.c.name == spec.name)) or {}
+    document = spec.model_dump(mode="json")
+    if applied == document:
+        return ()
+    notes = []
+    for name, dimension in spec.dimensions.items():
+        before = applied.get("dimensions", {}).get(name)
+        if before is not None and before["default"] != dimension.default:
+            notes.append(
+                f"{spec.name}: the default of {name} changes from {before['default']!r} to {dimension.default!r}; "
+                "what is stored stays as it is"
+            )
+    return tuple(notes) or (f"{spec.name}: description or policies changed",)
 
 
 def refuse_destructive(plans: Iterable[Plan]) -> None:
@@ -71,11 +89,10 @@ def refuse_destructive(plans: Iterable[Plan]) -> None:
 def apply_changes(connection: sa.Connection, spec: StreamSpec, plan: Plan) -> list[str]:
     """Makes the plan true within the caller's transaction; returns what was done, a sentence each."""
     refuse_destructive([plan])
-    tables = stream_tables(spec)
-    applied = connection.scalar(sa.select(streams.c.spec).where(streams.c.name == spec.name))
-    document = spec.model_dump(mode="json")
-    if not plan.changes and applied == document:
+    if not plan.changes and not plan.notes:
         return []
+    tables = stream_tables(spec)
+    document = spec.model_dump(mode="json")
     creating = any(change.table is None for change in plan.changes)
     if creating:
         for table in (tables.series, tables.events, tables.minutes):
@@ -87,18 +104,30 @@ def apply_changes(connection: sa.Connection, spec: StreamSpec, plan: Plan) -> li
             _add_column(connection, change.table, change.column)
     if creating or any(change.table is not None and change.table.name == tables.series.name for change in plan.changes):
         _unique(connection, spec)
-    _views(connection, tables)
+    if not creating:
+        _defaults(connection, tables, spec)
+    _views(connection, tables, creating=creating)
     _comments(connection, tables)
     register = insert(streams).values(name=spec.name, spec=document)
     connection.execute(
         register.on_conflict_do_update(index_elements=["name"], set_={"spec": document, "applied_at": sa.func.now()})
     )
-    return [change.sentence for change in plan.changes] or [f"{spec.name}: description or policies changed"]
+    return [change.sentence for change in plan.changes] or list(plan.notes)
 
 
 def _add_column(connection: sa.Connection, table: sa.Table, column: sa.Column[object]) -> None:
+    # Compiled for the driver, which wants its % doubled, and run as it is: a default may hold a colon.
     definition = str(sa.schema.CreateColumn(column).compile(dialect=connection.dialect))
-    connection.execute(sa.text(f'alter table "{table.name}" add column {definition}'))
+    connection.exec_driver_sql(f'alter table "{table.name}" add column {definition}')
+
+
+def _defaults(connection: sa.Connection, tables: StreamTables, spec: StreamSpec) -> None:
+    """Keeps the columns' defaults what the spec says; loads fill them in themselves, so nothing stored changes."""
+    for name, dimension in spec.dimensions.items():
+        literal = sa.literal(dimension.default or "").compile(
+            dialect=connection.dialect, compile_kwargs={"literal_binds": True}
+        )
+        connection.exec_driver_sql(f'alter table "{tables.series.name}" alter column {quoted(name)} set default {literal}')
 
 
 def _unique(connection: sa.Connection, spec: StreamSpec) -> None:
@@ -107,20 +136,27 @@ def _unique(connection: sa.Connection, spec: StreamSpec) -> None:
     connection.execute(sa.text(f'create unique index "{unique_index(spec)}" on "{spec.name}_series" ({columns})'))
 
 
-def _views(connection: sa.Connection, tables: StreamTables) -> None:
-    for name, query in tables.views.items():
-        # A view cannot be replaced by one whose columns come in another order. Somebody's own view on top keeps it
-        # from being dropped, and PostgreSQL's message says which.
-        connection.execute(sa.text(f'drop view if exists "{name}"'))
-        connection.execute(sa.text(f'create view "{name}" as {query}'))
+def _views(connection: sa.Connection, tables: StreamTables, *, creating: bool) -> None:
+    """New columns go to the end of a view that is there, so that rights on it and views on top of it survive."""
+    inspector = sa.inspect(connection)
+    for view in tables.views:
+        there: list[str] = []
+        if not creating and inspector.has_table(view.name):
+            there = [str(column["name"]) for column in inspector.get_columns(view.name)]
+        if set(there) <= {column.name for column in view.columns}:
+            verb = "create or replace" if there else "create"
+        else:  # an older version of this package showed a column that is gone
+            connection.execute(sa.text(f'drop view "{view.name}"'))
+            verb = "create"
+        connection.execute(sa.text(f'{verb} view "{view.name}" as {view.query(there)}'))
 
 
 def _comments(connection: sa.Connection, tables: StreamTables) -> None:
     for table in (tables.series, tables.events, tables.minutes):
         connection.execute(sa.schema.SetTableComment(table))
         for column in table.columns:
-            if column.comment:
-                connection.execute(sa.schema.SetColumnComment(column))
-    for name in tables.views:
-        kind = "One-minute aggregates" if name.endswith("_1m") else "Every event"
-        connection.execute(sa.text(f"comment on view \"{name}\" is '{kind}, with the dimensions spelled out.'"))
+            set_or_drop = sa.schema.SetColumnComment if column.comment else sa.schema.DropColumnComment
+            connection.execute(set_or_drop(column))
+    for view in tables.views:
+        connection.execute(sa.schema.SetTableComment(_as_table(view)))
+        connection.exec_driver_sql(f"comment on view \"{view.name}\" is '{view.comment}'")

@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from pipeline_platform.core.streams import StreamSpec
+from pipeline_platform.warehouse.stream_views import View, stream_views
 
 _TIME = sa.TIMESTAMP(timezone=True)
 # What the minutes keep of every measure: suffix, type, comment.
@@ -33,12 +34,12 @@ MEASURE_COLUMNS: tuple[tuple[str, sa.types.TypeEngine[Any], str], ...] = (
 
 @dataclass(frozen=True)
 class StreamTables:
-    """The SQLAlchemy tables of one stream and the SQL of its views by name."""
+    """The SQLAlchemy tables of one stream and its views."""
 
     series: sa.Table
     events: sa.Table
     minutes: sa.Table
-    views: dict[str, str]
+    views: tuple[View, View]
 
 
 def stream_tables(spec: StreamSpec, metadata: sa.MetaData | None = None) -> StreamTables:
@@ -95,7 +96,7 @@ def stream_tables(spec: StreamSpec, metadata: sa.MetaData | None = None) -> Stre
         sa.Index(f"{name}_minutes_by_time", "window_start"),
         comment=f"One-minute aggregates of {name}, kept by the load transaction.",
     )
-    return StreamTables(series, events, minutes, {name: _facts_view(spec), f"{name}_1m": _minutes_view(spec)})
+    return StreamTables(series, events, minutes, stream_views(spec))
 
 
 def unique_index(spec: StreamSpec) -> str:
@@ -106,30 +107,3 @@ def unique_index(spec: StreamSpec) -> str:
 def quoted(name: str) -> str:
     """A field's name as SQL; names match [a-z][a-z0-9_]*, so quoting is only for reserved words."""
     return f'"{name}"'
-
-
-def _facts_view(spec: StreamSpec) -> str:
-    dimensions = ", ".join(f"s.{quoted(name)}" for name in spec.dimensions)
-    measures = ", ".join(f"e.{quoted(name)}" for name in spec.measures)
-    return (
-        f"select e.ts, e.received_at, {dimensions}, {measures}, e.batch_id "
-        f'from "{spec.name}_events" e join "{spec.name}_series" s using (series_id)'
-    )
-
-
-def _minutes_view(spec: StreamSpec) -> str:
-    dimensions = ", ".join(f"s.{quoted(name)}" for name in spec.dimensions)
-    measures = []
-    for name in spec.measures:
-        column = [quoted(f"{name}_{suffix}") for suffix in ("count", "sum", "min", "max")]
-        measures += [f"m.{part}" for part in column]
-        measures += [
-            f"m.{column[1]} / nullif(m.{column[0]}, 0) as {quoted(name + '_avg')}",
-            f"m.{quoted(name + '_m2')} / nullif(m.{column[0]}, 0) as {quoted(name + '_var')}",
-            f"m.{quoted(name + '_first')}",
-            f"m.{quoted(name + '_last')}",
-        ]
-    return (
-        f"select m.window_start, {dimensions}, {', '.join(measures)}, m.events "
-        f'from "{spec.name}_minutes" m join "{spec.name}_series" s using (series_id)'
-    )

@@ -49,7 +49,7 @@ def test_ids_sort_by_time_and_then_by_counter(one: EntryId, other: EntryId) -> N
 def test_no_id_lies_between_an_id_and_its_next(entry: EntryId) -> None:
     assert entry < entry.next()
     assert entry.next() == EntryId(entry.ms, entry.seq + 1)
-    assert ZERO <= entry
+    assert entry >= ZERO
 
 
 def test_an_entry_was_received_when_its_id_says() -> None:

@@ -217,11 +217,11 @@ def test_a_client_cannot_make_a_column_of_every_name_it_thinks_of() -> None:
 
 
 def test_one_unreadable_time_costs_no_slow_way_for_all() -> None:
-    lines = [b'{"ts":"2025-11-21T08:00:00Z"}'] * 50_000
+    lines = [b'{"ts":"2025-11-21T08:00:00Z"}'] * 200_000
     lines[7] = b'{"ts":"x"}'
     before = time.process_time()
-    assert len(decode([entry(*lines)], SPEC)) == 49_999
-    assert time.process_time() - before < 0.4
+    assert len(decode([entry(*lines)], SPEC)) == 199_999
+    assert time.process_time() - before < 1
 
 
 def test_more_than_a_chunk_is_decoded_in_order() -> None:

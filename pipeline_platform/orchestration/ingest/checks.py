@@ -10,10 +10,10 @@ import dagster as dg
 
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.orchestration.ingest.assets import events_key, minutes_key
-from pipeline_platform.orchestration.resources import IngestQueue, Warehouse
+from pipeline_platform.orchestration.resources import CALM, IngestQueue, Warehouse
 from pipeline_platform.warehouse.reconcile import Agreement, facts_equal_ledger, freshness, minutes_equal_facts
 
-LOOK_BACK = timedelta(minutes=15)
+LOOK_BACK = timedelta(minutes=10)
 MAX_LAG = timedelta(minutes=5)
 JOB = "check_streams"
 
@@ -68,6 +68,7 @@ def check_job(specs: Sequence[StreamSpec]) -> Any:
         selection=dg.AssetSelection.checks_for_assets(*keys),
         description="Compares facts, aggregates and ledger of every stream.",
         executor_def=dg.in_process_executor,
+        config=dict(CALM),
     )
 
 

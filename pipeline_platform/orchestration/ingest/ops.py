@@ -7,7 +7,7 @@ Each is one call into the core or the warehouse, with metadata that says what it
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -138,7 +138,8 @@ def validate(context: dg.OpExecutionContext, warehouse: Warehouse, raw: RawBatch
             "milliseconds": _since(began),
         }
     )
-    return ValidBatch(raw, valid.columns, valid.rejections, valid.late)
+    slim = RawBatch(raw.spec, raw.row, _without_payloads(raw.entries, valid.rejections), raw.began)
+    return ValidBatch(slim, valid.columns, valid.rejections, valid.late)
 
 
 @dg.op(description="Drops the events with a negative measure where the stream says so, and counts them.")
@@ -209,7 +210,7 @@ def load_batch(
             "negative": outcome.negative,
             "rejected": outcome.rejected,
             "late": valid.late,
-            "bytes": sum(len(entry.data) for entry in raw.entries),
+            "bytes": row.bytes_planned,
             "events per second": round(outcome.read / whole) if whole > 0 else 0,
             "first receipt": str(Receipt(raw.spec.name, row.first_id)),
             "last receipt": str(Receipt(raw.spec.name, row.last_id)),
@@ -217,6 +218,12 @@ def load_batch(
         },
     )
     yield dg.Output(None, "minutes", metadata={"dagster/row_count": outcome.windows, **shared})
+
+
+def _without_payloads(entries: Sequence[Entry], rejections: Rejections) -> tuple[Entry, ...]:
+    """The entries, with their data only where a line of it goes on to dead letters."""
+    wanted = set(rejections.entry.tolist())
+    return tuple(entry if number in wanted else replace(entry, data=b"") for number, entry in enumerate(entries))
 
 
 class _recorded:

@@ -11,7 +11,7 @@ from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.errors import TransientError
 from pipeline_platform.orchestration.ingest.assets import events_key, job_name
 from pipeline_platform.orchestration.ingest.planner import Request, RunState, tick
-from pipeline_platform.orchestration.resources import IngestQueue, PlanLimits, Warehouse
+from pipeline_platform.orchestration.resources import CALM, IngestQueue, PlanLimits, Warehouse
 from pipeline_platform.warehouse.ledger import LedgerRow
 
 _ENDED = {dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
@@ -43,9 +43,9 @@ def ingest_sensor(spec: StreamSpec, limits: PlanLimits) -> dg.SensorDefinition:
             )
         except TransientError as error:
             return dg.SkipReason(f"{error} The next tick tries again; what was accepted stays in the queue.")
-        context.log.info(decided.note)
         if not decided.requests:
             return dg.SkipReason(decided.note)
+        context.log.info(decided.note)
         return dg.SensorResult(run_requests=[_run_request(spec, request) for request in decided.requests])
 
     return ingest
@@ -56,7 +56,7 @@ def _run_request(spec: StreamSpec, request: Request) -> dg.RunRequest:
     return dg.RunRequest(
         # Dagster never repeats a run_key, not even that of a failed run: the attempt has to be in it.
         run_key=f"{spec.name}-{row.id}-{attempt}",
-        run_config={"ops": {f"ingest_{spec.name}_batch": {"config": {"batch_id": row.id, "attempt": attempt}}}},
+        run_config={**CALM, "ops": {f"ingest_{spec.name}_batch": {"config": {"batch_id": row.id, "attempt": attempt}}}},
         tags={
             "pipeline/batch_id": str(row.id),
             "pipeline/attempt": str(attempt),

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from pipeline_platform.core.streams import StreamSpec
-from pipeline_platform.orchestration.resources import Warehouse
+from pipeline_platform.orchestration.resources import CALM, Warehouse
 from pipeline_platform.warehouse.partitions import close_days, drop_expired
 
 
@@ -26,6 +26,7 @@ def maintenance_job(specs: Sequence[StreamSpec]) -> dg.JobDefinition:
         name="maintain_warehouse",
         description="Indexes closed days and drops the days past each stream's retention.",
         executor_def=dg.in_process_executor,
+        config=dict(CALM),
     )
     def maintain_warehouse() -> None:
         maintain_partitions()

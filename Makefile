@@ -1,0 +1,62 @@
+# Two commands do everything: `make up` and `make test`.
+
+PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& { echo $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+TESTED := $(VENV)/.installed-tests
+UP ?= --demo
+
+.DEFAULT_GOAL := help
+.PHONY: help install up test test-fast check format bench test-faults clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed 's/:.*## /\t/' | expand -t 16
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and none is on the PATH; install it, or run make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; $(PYTHON) is " + sys.version.split()[0]) if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): setup.py | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(TESTED): setup.py | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@ $(INSTALLED)
+
+install: $(INSTALLED) ## Make .venv and install the package, nothing more
+
+up: install ## Start everything with the demo load (UP="--port 8080" for other options)
+	@$(BIN)/pipeline-platform up $(UP)
+
+test: $(TESTED) ## Run every test
+	$(BIN)/python -m pytest
+
+test-fast: $(TESTED) ## Only the tests without servers
+	$(BIN)/python -m pytest pipeline_platform_tests/unit
+
+test-faults: $(TESTED) ## The long form of the fault tests
+	PIPELINE_FAULTS=long $(BIN)/python -m pytest pipeline_platform_tests/acceptance pipeline_platform_tests/faults
+
+check: $(TESTED) ## Lint, types, import contracts, docs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m pytest pipeline_platform_tests/unit/test_docs.py pipeline_platform_tests/migrations
+
+format: $(TESTED) ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(TESTED) ## Measure everything that the README quotes
+	$(BIN)/python -m benchmarks.load
+	$(BIN)/python -m benchmarks.edge
+	$(BIN)/python -m benchmarks.latency
+
+clean: ## Remove what builds leave behind; data in .pipeline stays
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,135 @@
+"""One batch of rows -> one request, with the Idempotency-Key that makes sending it again harmless."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import orjson
+
+from pipeline_platform.cli.event_rows import Row
+from pipeline_platform.cli.gateway_client import Answer, GatewayClient, RefusedError
+from pipeline_platform.cli.ingest_journal import Segment, SegmentState
+from pipeline_platform.errors import PermanentError
+
+_PLACE = re.compile(r"\A(?:Line|Event) [0-9]+:? ")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where batches go and how. `run_id` makes the same rows new ones."""
+
+    stream: str
+    run_id: str = ""
+    strict: bool = False
+    gzip: bool = False
+    skip_bad: bool = False
+    batch_size: int = 1000
+    name: str = "standard input"
+
+
+@dataclass
+class Batch:
+    """Consecutive rows, sent as one request. `start` is how many rows are before it."""
+
+    start: int
+    rows: list[Row]
+    state: SegmentState
+    dropped: list[Row] = field(default_factory=list)
+    receipt: str = ""
+    repeated: bool = False
+
+    @cached_property
+    def digest(self) -> str:
+        """What the rows are known by."""
+        return hashlib.sha256(b"\n".join(row.data for row in self.rows)).hexdigest()
+
+    @property
+    def segment(self) -> Segment:
+        """The batch as the journal has it."""
+        return Segment(len(self.rows), self.state, "" if self.state == "free" else self.digest)
+
+
+def idempotency_key(target: Target, start: int, body: bytes) -> str:
+    """The same for the same rows at the same place of the same run, today and after an interruption."""
+    digest = hashlib.sha256(f"{target.stream}\n{target.run_id}\n{start}\n".encode())
+    digest.update(body)
+    return f"ingest-{digest.hexdigest()}"
+
+
+def send_batch(client: GatewayClient, target: Target, batch: Batch) -> Batch:
+    """Sends until there is an answer. PermanentError names the file and the line that the gateway refuses.
+
+    With `skip_bad` such rows are left out, and the rest is sent.
+    """
+    rows = batch.rows
+    while True:
+        if target.skip_bad:
+            kept = [row for row in rows if not row.problem and _is_object(row.data)]
+            batch.dropped += [row for row in rows if row.problem or not _is_object(row.data)]
+            rows = kept
+        for row in rows:
+            if row.problem:
+                raise PermanentError(f"{target.name}, {row.unit} {row.number}: {row.problem}.{_nothing(batch)}")
+        if not rows:
+            return batch
+        try:
+            answer = _post(client, target, batch.start, b"\n".join(row.data for row in rows))
+        except RefusedError as error:
+            bad = _blamed(error, len(rows))
+            if not target.skip_bad or not bad:
+                raise PermanentError(_explain(error, target, batch, rows)) from None
+            batch.dropped += [rows[index] for index in sorted(bad)]
+            rows = [row for index, row in enumerate(rows) if index not in bad]
+            continue
+        batch.receipt = str(answer.document.get("receipt", ""))
+        batch.repeated = answer.headers.get("Idempotency-Replayed") == "true"
+        if not batch.receipt:
+            raise PermanentError(f"{client.url} does not answer like a gateway; is --url right?")
+        return batch
+
+
+def _post(client: GatewayClient, target: Target, start: int, body: bytes) -> Answer:
+    headers = {"Content-Type": "application/x-ndjson", "Idempotency-Key": idempotency_key(target, start, body)}
+    if target.gzip:
+        headers["Content-Encoding"] = "gzip"
+        body = gzip.compress(body, 3, mtime=0)
+    query = "?strict=true" if target.strict else ""
+    return client.post(f"/v1/streams/{target.stream}/events{query}", body, headers)
+
+
+def _is_object(data: bytes) -> bool:
+    try:
+        return isinstance(orjson.loads(data), dict)
+    except orjson.JSONDecodeError:
+        return False
+
+
+def _blamed(error: RefusedError, count: int) -> set[int]:
+    """The rows that a refusal names, by their place in the request."""
+    found = [error.problem, *error.problem.get("errors", ())]
+    places = [entry.get("index") for entry in found if isinstance(entry, dict)]
+    return {place for place in places if isinstance(place, int) and 0 <= place < count}
+
+
+def _explain(error: RefusedError, target: Target, batch: Batch, rows: list[Row]) -> str:
+    bad = sorted(_blamed(error, len(rows)))
+    if not bad:
+        hint = " Pass a smaller --batch-size." if error.status == 413 else ""
+        return f"{error}{hint}"
+    row = rows[bad[0]]
+    detail = str(error.problem.get("detail", "refused"))
+    first: Any = next(iter(error.problem.get("errors", ())), None)
+    if isinstance(first, dict):
+        field_name = f"{first['field']} " if first.get("field") else ""
+        detail = f"{field_name}{first.get('message', 'is refused')} ({first.get('code')}). {detail}"
+    return f"{target.name}, {row.unit} {row.number}: {_PLACE.sub('', detail)}{_nothing(batch)}"
+
+
+def _nothing(batch: Batch) -> str:
+    first, last = batch.rows[0], batch.rows[-1]
+    return f" Nothing of {first.unit}s {first.number} to {last.number} was sent; --skip-bad sends the others."

@@ -1,0 +1,143 @@
+"""What surrounds one `ingest`: which gateway, which journal, where refused rows go."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from pipeline_platform.cli.batches import Target
+from pipeline_platform.cli.event_files import EventFile, OpenedFile
+from pipeline_platform.cli.gateway_client import GatewayClient
+from pipeline_platform.cli.ingest_journal import Journal, journal_path
+from pipeline_platform.cli.ingest_progress import Meter
+from pipeline_platform.cli.options import connections
+from pipeline_platform.cli.uploads import Sent, Upload
+from pipeline_platform.core.streams import StreamSpec
+from pipeline_platform.errors import SettingError, TransientError
+from pipeline_platform.queue.keys import token_id
+from pipeline_platform.settings import Settings
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """Where to send, and how long to try; `stopped` ends every wait."""
+
+    url: str
+    key: str
+    patience: float
+    stopped: threading.Event
+    meter: Meter
+
+    def client(self) -> GatewayClient:
+        """A client of one thread's own."""
+        return GatewayClient(self.url, self.key, self.patience, self._sleep, time.monotonic, self.meter.say)
+
+    def _sleep(self, seconds: float) -> None:
+        if self.stopped.wait(seconds):
+            raise TransientError("The waiting was ended.")
+
+
+def find_gateway(state_dir: Path | None, url: str | None, key: str | None) -> tuple[Settings, str, str]:
+    """The settings, the gateway's URL and the API key: as given, or those of the stack."""
+    if url and key:
+        return Settings.load(state_dir=state_dir), url, key
+    settings, where = connections(state_dir)
+    found = key or where.api_key
+    if not found:
+        raise SettingError("There is no API key; make one with `pipeline-platform keys create` and pass it as --key.")
+    return settings, url or where.gateway_url, found
+
+
+def open_journal(settings: Settings, source: EventFile, target: Target, gateway: Gateway, *, restart: bool) -> Journal:
+    """The journal of this file, stream, gateway and run; standard input has none."""
+    if source.path is None:
+        return Journal()
+    where = str(source.path.resolve())
+    parts = (gateway.url.rstrip("/"), target.stream, where, target.run_id)
+    path = journal_path(settings.state_dir.absolute(), parts)
+    if path is None:
+        gateway.meter.note(f"{settings.state_dir} cannot be written: a repetition relies on Idempotency-Keys alone.")
+        return Journal()
+    if restart:
+        path.unlink(missing_ok=True)
+    journal = Journal.load(path, where)
+    key_id = token_id(gateway.key) or ""
+    if any(segment.state == "sent" for segment in journal.segments) and journal.key_id not in ("", key_id):
+        raise SettingError(
+            f"The interrupted run used the API key {journal.key_id} and its last requests may have arrived: go on with "
+            "that key, since the gateway knows a repeated request by its key."
+        )
+    journal.key_id = key_id
+    return journal
+
+
+def send_file(
+    source: EventFile, spec: StreamSpec | None, target: Target, journal: Journal, gateway: Gateway, concurrency: int
+) -> Sent:
+    """Sends what is not acknowledged yet. A TransientError says how to go on."""
+    if source.path is not None:
+        status = source.path.stat()  # before it is read: what is added meanwhile makes it another file
+        journal.size, journal.mtime_ns = status.st_size, status.st_mtime_ns
+    opened = OpenedFile(source, spec)
+    try:
+        with gateway.meter.running(opened), _rejected(source, target.stream, journal) as rejected:
+            upload = Upload(
+                gateway.client,
+                target,
+                journal,
+                concurrency=concurrency,
+                stopped=gateway.stopped,
+                progress=gateway.meter.advance,
+                rejected=rejected,
+            )
+            try:
+                return upload.run(opened.rows())
+            except TransientError as error:
+                raise TransientError(f"{error} {_so_far(source, target, journal)}") from None
+            except KeyboardInterrupt:
+                gateway.meter.note(f"Interrupted. {_so_far(source, target, journal)}")
+                raise
+    finally:
+        opened.close()
+
+
+def _so_far(source: EventFile, target: Target, journal: Journal) -> str:
+    again = (
+        "the same command goes on from there"
+        if source.path is not None
+        else f"the same input with --run-id {target.run_id} doubles nothing"
+    )
+    return f"{journal.events:,} events were acknowledged; {again}."
+
+
+def rejected_path(source: EventFile, stream: str) -> Path:
+    """Where --skip-bad writes what is left out."""
+    return source.path.with_name(f"{source.path.name}.rejected") if source.path else Path(f"{stream}.rejected")
+
+
+@contextlib.contextmanager
+def _rejected(source: EventFile, stream: str, journal: Journal) -> Iterator[Callable[[], IO[bytes]]]:
+    """Opens FILE.rejected when there is something to write, as long as it was when the journal was written."""
+    opened: list[IO[bytes]] = []
+    path = rejected_path(source, stream)
+
+    def file() -> IO[bytes]:
+        if not opened:
+            try:
+                opened.append(path.open("r+b" if journal.rejected_bytes and path.exists() else "wb"))
+            except OSError as error:
+                raise SettingError(f"{path} cannot be written: {error.strerror}.") from None
+            opened[0].seek(min(journal.rejected_bytes, path.stat().st_size))
+            opened[0].truncate()
+        return opened[0]
+
+    try:
+        yield file
+    finally:
+        for each in opened:
+            each.close()

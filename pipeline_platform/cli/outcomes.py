@@ -1,0 +1,58 @@
+"""Waits for the outcome of accepted requests."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pipeline_platform.cli.gateway_client import GatewayClient
+from pipeline_platform.core.entries import Receipt
+from pipeline_platform.errors import TransientError
+
+POLL_FIRST, POLL_LIMIT = 0.1, 2.0
+SETTLED = ("loaded", "dead", "replayed")
+
+
+def find_receipt(client: GatewayClient, receipt: str) -> dict[str, Any]:
+    """The gateway's document of a receipt; PermanentError when it is none, or was never given out."""
+    return client.get(f"/v1/receipts/{Receipt.parse(receipt)}")
+
+
+def is_settled(document: dict[str, Any]) -> bool:
+    """Whether nothing more will happen to the request by itself."""
+    return (document.get("batch") or {}).get("state") in SETTLED
+
+
+def wait_for_receipt(
+    client: GatewayClient,
+    receipt: str,
+    seconds: float,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> dict[str, Any]:
+    """The receipt's document as soon as it is settled, or as it is after `seconds`."""
+    deadline, pause = clock() + seconds, POLL_FIRST
+    while True:
+        document = find_receipt(client, receipt)
+        left = deadline - clock()
+        if is_settled(document) or left <= 0:
+            return document
+        sleep(min(pause, left))
+        pause = min(POLL_LIMIT, pause * 1.5)
+
+
+def wait_for_outcomes(client: GatewayClient, receipts: Iterable[str], patience: float) -> dict[str, int]:
+    """The counts of all receipts; TransientError when none is settled for `patience` seconds."""
+    totals = {"received": 0, "loaded": 0, "negative": 0, "rejected": 0}
+    for receipt in receipts:
+        document = wait_for_receipt(client, receipt, patience)
+        if not is_settled(document):
+            raise TransientError(
+                f"Everything was accepted, but {receipt} is still {document.get('state')} after {patience:.0f} s; "
+                f"ask later with `pipeline-platform job {receipt}`."
+            )
+        for name in totals:
+            totals[name] += (document.get("counts") or {}).get(name) or 0
+    return totals

@@ -1,0 +1,198 @@
+"""The resumable sender: rows of a file -> batches -> acknowledged requests, and a journal of how far it came."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import IO
+
+from pipeline_platform.cli.batches import Batch, Target, send_batch
+from pipeline_platform.cli.event_rows import Row
+from pipeline_platform.cli.gateway_client import GatewayClient
+from pipeline_platform.cli.ingest_journal import Journal, Segment
+from pipeline_platform.errors import PermanentError
+
+BATCH_BYTES = 4 * 2**20  # half of what the gateway takes by default
+WINDOW = 64  # batches held back behind one that is not acknowledged yet
+
+
+@dataclass
+class Sent:
+    """What one run of `ingest` did."""
+
+    events: int = 0
+    requests: int = 0
+    repeated: int = 0
+    skipped: int = 0
+    resumed_after: int = 0
+    receipts: list[str] = field(default_factory=list)
+
+
+class Upload:
+    """Sends a file's rows by several threads; the journal is always ahead of what was sent.
+
+    `client` makes the client of a thread, `stopped` ends the clients' waiting, `progress` hears how many rows are
+    settled, and what --skip-bad leaves out goes to `rejected`.
+    """
+
+    def __init__(
+        self,
+        client: Callable[[], GatewayClient],
+        target: Target,
+        journal: Journal,
+        *,
+        concurrency: int,
+        stopped: threading.Event,
+        progress: Callable[[int], None] = lambda _: None,
+        rejected: Callable[[], IO[bytes]] | None = None,
+    ) -> None:
+        self._client = client
+        self._target = target
+        self._journal = journal
+        self._concurrency = concurrency
+        self._stopped = stopped
+        self._progress = progress
+        self._rejected = rejected
+        self._local = threading.local()
+        self._clients: list[GatewayClient] = []
+        self._digest = hashlib.sha256()
+        self._known: tuple[Segment, ...] = tuple(journal.segments)
+        self._window: tuple[Batch, ...] = ()
+        self.sent = Sent(resumed_after=journal.rows)
+
+    def run(self, rows: Iterable[Row]) -> Sent:
+        """Sends what is not acknowledged yet; raises what stopped it, with the journal up to date."""
+        iterator = iter(rows)
+        self._skip(iterator)
+        pool = ThreadPoolExecutor(self._concurrency, "ingest")
+        flying: dict[Future[Batch], Batch] = {}
+        try:
+            for batch in self._cut(iterator):
+                if batch.state != "done":
+                    batch.state = "sent"
+                    self._save()
+                    flying[pool.submit(self._send, batch)] = batch
+                while flying and (len(flying) >= self._concurrency or len(self._window) >= WINDOW):
+                    self._settle(flying)
+            while flying:
+                self._settle(flying)
+        finally:
+            self._stopped.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            self._take_stock(flying)
+            for client in self._clients:
+                client.close()
+        self._journal.complete = True
+        self._save()
+        return self.sent
+
+    def _skip(self, rows: Iterator[Row]) -> None:
+        """Passes the acknowledged rows, which have to be what they were."""
+        for count, row in enumerate(islice(rows, self._journal.rows), 1):
+            self._digest.update(row.data + b"\n")
+            if count % 10_000 == 0:
+                self._progress(count)
+        if self._digest.hexdigest() != self._journal.digest:
+            raise self._changed()
+        self._journal.complete = False
+
+    def _changed(self) -> PermanentError:
+        return PermanentError(
+            f"{self._target.name} has changed since it was sent in part. Pass --restart to send it from the start "
+            "(batches that are the same are not doubled for a day), or --run-id NAME to send all of it as new events."
+        )
+
+    def _cut(self, rows: Iterator[Row]) -> Iterator[Batch]:
+        """Batches as the journal has them, then by size. Each is in the window before it is given out."""
+        start = self._journal.rows
+        while True:
+            segment, *rest = self._known or (Segment(self._target.batch_size, "free"),)
+            if segment.state == "free":
+                batch = Batch(start, _take(rows, min(segment.rows, self._target.batch_size)), "free")
+                left = segment.rows - len(batch.rows)
+                if self._known and left:
+                    rest = [Segment(left, "free"), *rest]
+            else:
+                batch = Batch(start, list(islice(rows, segment.rows)), segment.state)
+                if batch.digest != segment.digest:
+                    raise self._changed()
+            if not batch.rows:
+                return
+            start += len(batch.rows)
+            # No call between the two stores, so that Ctrl-C cannot come between them.
+            window, known = (*self._window, batch), tuple(rest)
+            self._window, self._known = window, known
+            yield batch
+
+    def _send(self, batch: Batch) -> Batch:
+        client: GatewayClient | None = getattr(self._local, "client", None)
+        if client is None:
+            client = self._local.client = self._client()
+            self._clients.append(client)
+        return send_batch(client, self._target, batch)
+
+    def _settle(self, flying: dict[Future[Batch], Batch]) -> None:
+        """Waits for an answer and notes it; raises what went wrong."""
+        done, _ = wait(flying, return_when=FIRST_COMPLETED)
+        for future in done:
+            self._note(future.result())
+            del flying[future]
+        self._advance()
+
+    def _take_stock(self, flying: dict[Future[Batch], Batch]) -> None:
+        """After the last thread has ended: what was acknowledged, refused or never begun; the rest may have arrived."""
+        for future, batch in flying.items():
+            if future.cancelled() or isinstance(future.exception(), PermanentError):
+                batch.state = "free"
+            elif future.exception() is None:
+                self._note(batch)
+        self._advance()
+        self._save()
+
+    def _note(self, batch: Batch) -> None:
+        batch.state = "done"
+        journal, events = self._journal, len(batch.rows) - len(batch.dropped)
+        if batch.dropped and self._rejected:
+            file = self._rejected()
+            file.write(b"".join(row.data + b"\n" for row in batch.dropped))
+            file.flush()
+            journal.rejected_bytes = file.tell()
+        for tally in (self.sent, journal):
+            tally.events += events
+            tally.skipped += len(batch.dropped)
+            tally.requests += bool(batch.receipt)
+        self.sent.repeated += batch.repeated
+        if batch.receipt:
+            self.sent.receipts.append(batch.receipt)
+            journal.first_receipt = journal.first_receipt or batch.receipt
+            journal.last_receipt = batch.receipt
+
+    def _advance(self) -> None:
+        """Moves the acknowledged rows up to the first that are not."""
+        while self._window and self._window[0].state == "done":
+            for row in self._window[0].rows:
+                self._digest.update(row.data + b"\n")
+            self._journal.rows += len(self._window[0].rows)
+            self._window = self._window[1:]
+        self._progress(self._journal.rows)
+
+    def _save(self) -> None:
+        self._journal.digest = self._digest.hexdigest()
+        self._journal.segments = [*(batch.segment for batch in self._window), *self._known]
+        self._journal.save()
+
+
+def _take(rows: Iterator[Row], most: int) -> list[Row]:
+    """Up to `most` rows, fewer when they are large."""
+    taken: list[Row] = []
+    size = 0
+    for row in islice(rows, most):
+        taken.append(row)
+        size += len(row.data) + 1
+        if size >= BATCH_BYTES:
+            break
+    return taken

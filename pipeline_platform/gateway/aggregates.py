@@ -1,0 +1,128 @@
+"""GET /v1/streams/{stream}/aggregates: windows of a stream as JSON, CSV or Arrow, in pages."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+
+from pipeline_platform.core.streams import StreamSpec
+from pipeline_platform.core.windows import to_datetime
+from pipeline_platform.gateway.access import EdgeOf, scoped
+from pipeline_platform.gateway.cursor import Cursor, decode_cursor, encode_cursor, question_of
+from pipeline_platform.gateway.openapi import PROBLEMS
+from pipeline_platform.gateway.problems import ProblemError, shown
+from pipeline_platform.gateway.tables import ARROW, as_arrow, as_csv, as_json
+from pipeline_platform.warehouse.queries import AggregateQuery, read_aggregates
+
+router = APIRouter(prefix="/v1", tags=["aggregates"], dependencies=[Depends(scoped("read"))], responses=PROBLEMS)
+
+_OWN = frozenset({"window", "from", "to", "format", "limit", "cursor"})
+_MOST_VALUES = 100
+_MILLIS = re.compile(r"\d{1,15}\Z", re.ASCII)
+_LAST_MS = 253_402_300_799_000
+
+
+class AggregateDocument(BaseModel):
+    """A page. Rows hold window_start, the dimensions, events, and count, sum, min, max, avg, var, first and last of
+    every measure."""
+
+    data: list[dict[str, Any]]
+    next_cursor: str | None
+
+
+@router.get(
+    "/streams/{stream}/aggregates",
+    summary="Aggregates of a stream",
+    response_model=AggregateDocument,
+    responses={200: {"content": {"text/csv": {}, ARROW: {}}}},
+)
+def read_stream_aggregates(
+    request: Request,
+    edge: EdgeOf,
+    stream: str,
+    window: Annotated[Literal["1m"], Query(description="The width of the windows.")] = "1m",
+    start: Annotated[
+        str | None,
+        Query(alias="from", description="RFC 3339 with offset, or epoch milliseconds; included. Default: `to` - 1 h."),
+    ] = None,
+    end: Annotated[str | None, Query(alias="to", description="Likewise; not included. Default: now.")] = None,
+    form: Annotated[Literal["json", "csv", "arrow"], Query(alias="format")] = "json",
+    limit: Annotated[int, Query(ge=1, le=10_000, description="Rows a page.")] = 1000,
+    cursor: Annotated[str | None, Query(description="`next_cursor` (or X-Next-Cursor) of the page before.")] = None,
+) -> Response:
+    """Ordered by window_start and dimensions. Any dimension is a parameter too, once or several times:
+    `?source=a&source=b`. CSV and Arrow carry the next cursor in X-Next-Cursor and Link."""
+    del window  # the only one so far
+    spec = edge.spec(stream)
+    filters = _filters(request, spec)
+    question = question_of(stream, filters)
+    here = decode_cursor(cursor, question, len(spec.dimensions)) if cursor is not None else None
+    low, high = _range(start, end, here)
+    page = read_aggregates(
+        edge.engine, spec, AggregateQuery(low, high, filters, limit, here.after if here else None)
+    )
+    following = encode_cursor(Cursor(low, high, page.next), question) if page.next else None
+    headers = {}
+    if following:
+        url = request.url.include_query_params(cursor=following)
+        headers = {"X-Next-Cursor": following, "Link": f'<{url.path}?{url.query}>; rel="next"'}
+    if form == "csv":
+        return StreamingResponse(as_csv(page), headers=headers, media_type="text/csv; charset=utf-8")
+    if form == "arrow":
+        return Response(as_arrow(page, spec), headers=headers, media_type=ARROW)
+    return Response(as_json(page, following), headers=headers, media_type="application/json")
+
+
+def _filters(request: Request, spec: StreamSpec) -> dict[str, list[str]]:
+    filters: dict[str, list[str]] = {}
+    for name, value in request.query_params.multi_items():
+        if name in spec.dimensions:
+            filters.setdefault(name, []).append(value)
+        elif name not in _OWN:
+            known = ", ".join([*sorted(_OWN), *spec.dimensions])
+            raise _bad(name, f"There is no parameter {shown(name)!r}; there are {known}.")
+    for name, values in filters.items():
+        if len(values) > _MOST_VALUES:
+            raise _bad(name, f"{name} may be given at most {_MOST_VALUES} times.")
+        if any("\0" in value for value in values):
+            raise _bad(name, f"{name} holds a NUL character.")
+    return filters
+
+
+def _range(start: str | None, end: str | None, cursor: Cursor | None) -> tuple[datetime, datetime]:
+    high = _moment("to", end) if end is not None else cursor.end if cursor else datetime.now(UTC)
+    if start is not None:
+        low = _moment("from", start)
+    elif cursor:
+        low = cursor.start
+    else:
+        low = max(high - timedelta(hours=1), to_datetime(0))
+    if low >= high:
+        raise _bad("from", "`from` has to be before `to`.")
+    return low, high
+
+
+def _moment(name: str, text: str) -> datetime:
+    try:
+        if _MILLIS.match(text):
+            return to_datetime(min(int(text), _LAST_MS) * 1000)
+        # A `+` that was not escaped in a URL arrives as a space.
+        moment = datetime.fromisoformat(text.replace(" ", "+") if text[-6:-5] == " " else text)
+        if moment.tzinfo is None:
+            raise ValueError
+        moment = moment.astimezone(UTC)
+        if moment.year < 1970:
+            raise ValueError
+    except (ValueError, OverflowError):
+        detail = f"{name} has to be an RFC 3339 time with an offset since 1970, or epoch milliseconds."
+        raise _bad(name, detail) from None
+    return moment
+
+
+def _bad(name: str, detail: str) -> ProblemError:
+    return ProblemError("bad-parameter", detail, parameter=shown(name))

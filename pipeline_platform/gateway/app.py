@@ -1,0 +1,72 @@
+"""The gateway's app: `uvicorn --factory pipeline_platform.gateway.app:create_app`.
+
+Run it with `python -m pipeline_platform.gateway`, which sets uvicorn's options as they have to be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.routing import Route
+
+from pipeline_platform import __version__
+from pipeline_platform.core.streams import StreamSpec, load_specs
+from pipeline_platform.gateway import aggregates, health, lookup, stats
+from pipeline_platform.gateway.edge import Edge, make_edge
+from pipeline_platform.gateway.ingest import IngestEndpoint
+from pipeline_platform.gateway.observe import Observe
+from pipeline_platform.gateway.openapi import DESCRIPTION, describe
+from pipeline_platform.gateway.problems import install_problem_handlers
+from pipeline_platform.settings import Settings
+
+INGEST_PATH = "/v1/streams/{stream}/events"
+
+
+def create_app() -> FastAPI:
+    """The app from the environment's settings; the servers need not be up yet."""
+    settings = Settings.load()
+    return build_app(settings, load_specs(settings.streams_dir))
+
+
+def build_app(settings: Settings, specs: Mapping[str, StreamSpec]) -> FastAPI:
+    """The app for these settings and streams."""
+    edge = make_edge(settings, specs)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with edge.running():
+            yield
+
+    app = _Gateway(
+        edge,
+        title="Pipeline Platform",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        middleware=[Middleware(Observe, metrics=edge.metrics)],
+        redirect_slashes=False,
+    )
+    app.state.edge = edge
+    app.router.routes.insert(0, Route(INGEST_PATH, IngestEndpoint(edge), methods=["POST"]))
+    for part in (lookup, aggregates, stats, health):
+        app.include_router(part.router)
+    install_problem_handlers(app)
+    return app
+
+
+class _Gateway(FastAPI):
+    """FastAPI with the plain ingest route in its OpenAPI document."""
+
+    def __init__(self, edge: Edge, **options: Any) -> None:
+        super().__init__(**options)
+        self._edge = edge
+
+    def openapi(self) -> dict[str, Any]:
+        """The document, with the ingest endpoint and a schema for the events of every stream."""
+        if not self.openapi_schema:
+            self.openapi_schema = describe(super().openapi(), self._edge.specs, INGEST_PATH)
+        return self.openapi_schema

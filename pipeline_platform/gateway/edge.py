@@ -1,0 +1,146 @@
+"""What the requests of one gateway process share: queue, keys, limits, pressure, warehouse, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from pipeline_platform.core.streams import StreamSpec
+from pipeline_platform.gateway.addresses import ClientAddresses
+from pipeline_platform.gateway.credentials import REFRESH_SECONDS as KEYS_SECONDS
+from pipeline_platform.gateway.credentials import KeyCache
+from pipeline_platform.gateway.flusher import Flusher
+from pipeline_platform.gateway.metrics import Metrics
+from pipeline_platform.gateway.ndjson import Bounds
+from pipeline_platform.gateway.outcomes import OutcomePoller
+from pipeline_platform.gateway.pressure import REFRESH_SECONDS as PRESSURE_SECONDS
+from pipeline_platform.gateway.pressure import Pressure
+from pipeline_platform.gateway.problems import ProblemError, shown
+from pipeline_platform.gateway.rates import RateLimiter
+from pipeline_platform.gateway.receipts import ReceiptBook
+from pipeline_platform.gateway.stats_board import StatsBoard
+from pipeline_platform.queue.connection import connect as connect_queue
+from pipeline_platform.queue.keys import KeyStore
+from pipeline_platform.queue.limits import Limit, TokenBuckets
+from pipeline_platform.queue.redis_streams import RedisStreams
+from pipeline_platform.settings import Settings, require
+from pipeline_platform.warehouse.engine import connect as connect_warehouse
+
+_SIDE_TIMEOUT = 3.0  # for what may be asked again; appends wait longer, because nobody knows how a lost one ended
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Edge:
+    """One gateway process. Nothing in it needs a server to be up when it is made."""
+
+    specs: Mapping[str, StreamSpec]
+    bounds: Bounds
+    wait_max_seconds: float
+    queue: RedisStreams
+    engine: sa.Engine
+    flusher: Flusher
+    keys: KeyCache
+    addresses: ClientAddresses
+    limit_ip: RateLimiter
+    limit_key: RateLimiter
+    pressure: Pressure
+    receipts: ReceiptBook
+    outcomes: OutcomePoller
+    stats: StatsBoard
+    metrics: Metrics
+    threads: ThreadPoolExecutor
+    parsers: ThreadPoolExecutor
+
+    def spec(self, stream: str) -> StreamSpec:
+        """The declared stream, or the 404 problem that names those there are."""
+        spec = self.specs.get(stream)
+        if spec is None:
+            names = sorted(self.specs)
+            listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+            raise ProblemError("unknown-stream", f"There is no stream {shown(stream)!r}. There are: {listed}.")
+        return spec
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Keeps the background readings going; on leaving, finishes what was accepted."""
+        tasks = [
+            asyncio.create_task(_repeat(self.keys.refresh, KEYS_SECONDS)),
+            asyncio.create_task(_repeat(self._measure, PRESSURE_SECONDS)),
+        ]
+        try:
+            yield
+        finally:
+            await self.flusher.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.outcomes.close()
+            for pool in (self.threads, self.parsers):
+                pool.shutdown(wait=True, cancel_futures=True)
+            self.engine.dispose()
+
+    async def _measure(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self.threads, self.pressure.measure)
+        self.metrics.memory.set(self.pressure.share)
+        self.metrics.queue_up.set(float(self.pressure.fresh))
+        for name, position in self.pressure.positions.items():
+            self.metrics.backlog.labels(name).set(position.events)
+            self.metrics.drain.labels(name).set(self.pressure.drain_rate(name))
+
+
+def make_edge(settings: Settings, specs: Mapping[str, StreamSpec]) -> Edge:
+    """Everything a gateway needs, from settings."""
+    redis_url = require(settings.redis_url, "REDIS_URL")
+    database_url = settings.readonly_database_url or require(settings.database_url, "DATABASE_URL")
+    queue = RedisStreams(connect_queue(redis_url, connections=32), ttl=settings.idempotency_ttl)
+    side = connect_queue(redis_url, timeout=_SIDE_TIMEOUT, connections=32)
+    side_queue = RedisStreams(side)
+    engine = connect_warehouse(database_url, pool_size=8, application="pipeline-gateway")
+    threads = ThreadPoolExecutor(8, "side")
+    metrics = Metrics()
+    buckets = TokenBuckets(side)
+    receipts = ReceiptBook(side_queue, engine, settings.dagster_link)
+    pressure = Pressure(
+        side_queue,
+        specs,
+        backlog_max_events=settings.backlog_max_events,
+        memory_share=settings.queue_memory_share,
+    )
+    return Edge(
+        specs=specs,
+        bounds=Bounds(
+            settings.body_max_bytes, settings.line_max_bytes, settings.request_max_events, settings.json_max_depth
+        ),
+        wait_max_seconds=settings.wait_max_seconds,
+        queue=side_queue,
+        engine=engine,
+        flusher=Flusher(queue, observe=metrics.appended),
+        keys=KeyCache(KeyStore(side), threads),
+        addresses=ClientAddresses(settings.trusted_proxies),
+        limit_ip=RateLimiter("ip", buckets, Limit.of(settings.rate_limit_ip, settings.rate_limit_burst), threads),
+        limit_key=RateLimiter("key", buckets, Limit.of(settings.rate_limit_key, settings.rate_limit_burst), threads),
+        pressure=pressure,
+        receipts=receipts,
+        outcomes=OutcomePoller(receipts, threads),
+        stats=StatsBoard(engine, pressure),
+        metrics=metrics,
+        threads=threads,
+        parsers=ThreadPoolExecutor(2, "parse"),
+    )
+
+
+async def _repeat(work: Callable[[], Awaitable[None]], pause: float) -> None:
+    """Does `work` for ever; one failure must not end it."""
+    while True:
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 - a background reading outlives any surprise
+            _log.warning("a background reading failed: %s", type(error).__name__)
+        await asyncio.sleep(pause)

@@ -1,0 +1,156 @@
+"""POST /v1/streams/{stream}/events: from bytes to a durable entry and its receipt.
+
+A plain ASGI endpoint: this is the path that has to be lean, and nothing on it needs more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
+
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from pipeline_platform.core.entries import Receipt
+from pipeline_platform.gateway.admission import admit, headers_by_name
+from pipeline_platform.gateway.body import DisconnectedError, canonical_events, parser_of, read_body
+from pipeline_platform.gateway.contract import require_contract
+from pipeline_platform.gateway.edge import Edge
+from pipeline_platform.gateway.problems import ProblemError, problem_of, problem_response, shown
+from pipeline_platform.gateway.rates import Allowance
+from pipeline_platform.gateway.receipts import receipt_links
+from pipeline_platform.queue.keys import Key
+from pipeline_platform.queue.protocol import NewEntry, QueueRefusal
+
+INGEST = ("ingest",)
+_IDEMPOTENCY_KEY = re.compile(rb"[\x20-\x7e]{1,200}\Z")
+_TRUE = {"true": True, "1": True, "false": False, "0": False}
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    strict: bool = False
+    wait: float = 0.0
+
+
+_NO_OPTIONS = _Options()
+
+
+class IngestEndpoint:
+    """The ASGI endpoint."""
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+        self._counters = {
+            name: (edge.metrics.events.labels(name), edge.metrics.bytes.labels(name)) for name in edge.specs
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            status, headers, body = await self._accept(scope, receive)
+        except DisconnectedError:
+            return
+        except Exception as error:
+            problem = problem_of(error)
+            if problem.status == 500:
+                raise
+            await problem_response(problem, scope["path"])(scope, receive, send)
+            return
+        headers.append((b"content-length", b"%d" % len(body)))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _accept(self, scope: Scope, receive: Receive) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        edge = self._edge
+        headers = headers_by_name(scope["headers"])
+        client = scope.get("client")
+        key, allowance = await admit(edge, client[0] if client else "", headers, INGEST)
+        stream: str = scope["path_params"]["stream"]
+        spec = edge.spec(stream)
+        options = self._options(scope["query_string"]) if scope["query_string"] else _NO_OPTIONS
+        idempotency = headers.get(b"idempotency-key")
+        if idempotency is not None and not _IDEMPOTENCY_KEY.match(idempotency):
+            raise ProblemError("bad-header", "Idempotency-Key is 1 to 200 printable ASCII characters.")
+        edge.pressure.refuse_if_full(stream)
+        encoding = headers.get(b"content-encoding", b"").decode("latin-1").strip().lower()
+        parser = parser_of(headers.get(b"content-type", b"").decode("latin-1"), encoding)
+        raw = await read_body(receive, headers.get(b"content-length", b""), edge.bounds.body_bytes)
+        events = await canonical_events(raw, parser, encoding, edge.bounds, edge.parsers)
+        if options.strict:
+            await asyncio.get_running_loop().run_in_executor(edge.parsers, require_contract, events, spec)
+        item = _entry(stream, key, events.count, events.data, idempotency)
+        outcome = await edge.flusher.append(item)
+        if isinstance(outcome, QueueRefusal):
+            raise edge.pressure.full(stream, "The queue refused the request; nothing of it was stored.")
+        receipt = Receipt(stream, outcome.id)
+        if outcome.conflict:
+            raise ProblemError(
+                "idempotency-conflict",
+                "This Idempotency-Key was used for a request with another body. Use a new key for a new request.",
+                receipt=str(receipt),
+            )
+        if outcome.repeated:
+            edge.metrics.replays.labels(stream).inc()
+        else:
+            counted, sized = self._counters[stream]
+            counted.inc(events.count)
+            sized.inc(len(events.data))
+        answer = _headers(receipt, allowance)
+        if outcome.repeated:
+            answer.append((b"idempotency-replayed", b"true"))
+        if options.wait:
+            document = await edge.outcomes.wait(receipt, options.wait)
+            if document is not None:
+                return 200, answer, document.model_dump_json().encode()
+        accepted = {
+            "receipt": str(receipt),
+            "stream": stream,
+            "accepted": events.count,
+            "links": receipt_links(receipt),
+        }
+        return 202, answer, orjson.dumps(accepted)
+
+    def _options(self, query: bytes) -> _Options:
+        strict, wait = False, 0.0
+        for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=None):
+            if name == "strict":
+                if value.lower() not in _TRUE:
+                    raise ProblemError("bad-parameter", "strict is true or false.", parameter="strict")
+                strict = _TRUE[value.lower()]
+            elif name == "wait":
+                wait = self._wait(value)
+            else:
+                detail = f"There is no parameter {shown(name)!r} here; there are strict and wait."
+                raise ProblemError("bad-parameter", detail, parameter=shown(name))
+        return _Options(strict, wait)
+
+    def _wait(self, value: str) -> float:
+        longest = self._edge.wait_max_seconds
+        try:
+            wait = float(value)
+        except ValueError:
+            wait = -1.0
+        if not wait >= 0:
+            raise ProblemError("bad-parameter", "wait is a number of seconds.", parameter="wait")
+        return min(wait, longest)
+
+
+def _entry(stream: str, key: Key, count: int, data: bytes, idempotency: bytes | None) -> NewEntry:
+    if idempotency is None:
+        return NewEntry(stream, count, data, key.id)
+    digest = hashlib.blake2b(stream.encode() + b"\n" + data, digest_size=16).hexdigest()
+    scoped = f"{key.id}:{hashlib.sha256(idempotency).hexdigest()[:40]}"
+    return NewEntry(stream, count, data, key.id, scoped, digest)
+
+
+def _headers(receipt: Receipt, allowance: Allowance) -> list[tuple[bytes, bytes]]:
+    return [
+        (b"content-type", b"application/json"),
+        (b"location", f"/v1/receipts/{receipt}".encode()),
+        (b"ratelimit-limit", b"%d" % allowance.limit),
+        (b"ratelimit-remaining", b"%d" % allowance.remaining),
+        (b"ratelimit-reset", b"%d" % int(allowance.reset)),
+    ]

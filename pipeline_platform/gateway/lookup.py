@@ -1,0 +1,103 @@
+"""GET /v1/receipts/{receipt}, /v1/streams and /v1/streams/{stream}."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import Any
+
+from fastapi import APIRouter, Depends, Path
+from pydantic import BaseModel, Field
+
+from pipeline_platform.gateway.access import EdgeOf, scoped
+from pipeline_platform.gateway.edge import Edge
+from pipeline_platform.gateway.openapi import PROBLEMS
+from pipeline_platform.gateway.receipts import ReceiptDocument, parse_receipt, unknown_receipt
+from pipeline_platform.gateway.stats_board import Totals
+from pipeline_platform.warehouse.ledger import Ledger
+
+router = APIRouter(prefix="/v1", tags=["streams"], responses=PROBLEMS)
+
+
+class StreamSummary(BaseModel):
+    """A declared stream."""
+
+    name: str
+    description: str
+    dimensions: list[str]
+    measures: list[str]
+    links: dict[str, str]
+
+
+class StreamList(BaseModel):
+    """The declared streams."""
+
+    streams: list[StreamSummary]
+
+
+class StreamDocument(StreamSummary):
+    """A declared stream and where it stands."""
+
+    spec: dict[str, Any] = Field(description="As declared, with every default spelled out.")
+    totals: Totals
+    backlog_events: int = Field(description="Accepted and not settled yet.")
+    watermark: str = Field(description="Every request with a receipt below this id is settled.")
+    last_loaded_at: datetime | None
+    lag_seconds: float = Field(description="Age of the oldest request that is not settled; 0 without one.")
+
+
+@router.get("/receipts/{receipt}", summary="What became of an accepted request")
+def read_receipt(
+    edge: EdgeOf,
+    receipt: str = Path(description="As the 202 gave it, such as `telemetry.1763712000000-0`."),
+    _: object = Depends(scoped("ingest", "read")),
+) -> ReceiptDocument:
+    """Its state, counts, batch, run and times."""
+    parsed = parse_receipt(receipt)
+    if parsed.stream not in edge.specs:
+        raise unknown_receipt(receipt)
+    return edge.receipts.find(parsed)
+
+
+@router.get("/streams", summary="The declared streams")
+def list_streams(edge: EdgeOf, _: object = Depends(scoped("ingest", "read"))) -> StreamList:
+    """Their fields and links."""
+    return StreamList(streams=[StreamSummary(**_summary(edge, name)) for name in sorted(edge.specs)])
+
+
+@router.get("/streams/{stream}", summary="One stream: its spec and where it stands")
+def read_stream(edge: EdgeOf, stream: str, _: object = Depends(scoped("read"))) -> StreamDocument:
+    """Totals are events since the stream began."""
+    spec = edge.spec(stream)
+    ledger = Ledger(edge.engine)
+    totals, watermark = ledger.totals(stream), ledger.watermark(stream)
+    position = edge.pressure.positions.get(stream)
+    oldest = position.oldest_id if position else None
+    return StreamDocument(
+        **_summary(edge, stream),
+        spec=spec.model_dump(mode="json"),
+        totals=Totals(
+            accepted=position.accepted_events if position else totals.events_read,
+            read=totals.events_read,
+            loaded=totals.events_loaded,
+            negative=totals.events_negative,
+            rejected=totals.events_rejected,
+        ),
+        backlog_events=position.events if position else 0,
+        watermark=str(watermark),
+        last_loaded_at=totals.last_loaded_at,
+        lag_seconds=max(0.0, time.time() - oldest.ms / 1000) if oldest else 0.0,
+    )
+
+
+def _summary(edge: Edge, name: str) -> dict[str, Any]:
+    spec, here = edge.specs[name], f"/v1/streams/{name}"
+    return {
+        "name": name,
+        "description": spec.description,
+        "dimensions": list(spec.dimensions),
+        "measures": list(spec.measures),
+        "links": {"self": here, "events": f"{here}/events", "aggregates": f"{here}/aggregates"},
+    }
+
+

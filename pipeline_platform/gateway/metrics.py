@@ -1,0 +1,70 @@
+"""Every metric of the gateway: names, labels and meaning in one place. Label values are bounded, never a client's own.
+
+Routes are templates, streams are declared ones, a method is one of HTTP's or `other`.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_REQUESTS = (1, 2, 4, 8, 16, 32, 64, 128)
+_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+
+
+class Metrics:
+    """The metrics of one app, in a registry of their own."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "pipeline_http_requests_total",
+            "Answers by route, method and status.",
+            ("route", "method", "status"),
+            registry=registry,
+        )
+        self.duration = Histogram(
+            "pipeline_http_request_seconds",
+            "Time to answer, by route.",
+            ("route",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.events = Counter(
+            "pipeline_accepted_events_total", "Events accepted durably.", ("stream",), registry=registry
+        )
+        self.bytes = Counter(
+            "pipeline_accepted_bytes_total", "Payload bytes accepted durably.", ("stream",), registry=registry
+        )
+        self.replays = Counter(
+            "pipeline_replayed_requests_total", "Requests repeated by Idempotency-Key.", ("stream",), registry=registry
+        )
+        self.refusals = Counter(
+            "pipeline_refused_requests_total", "Refusals by kind of problem.", ("kind",), registry=registry
+        )
+        self.append_seconds = Histogram(
+            "pipeline_queue_append_seconds", "Time of one shared durable append.", buckets=_SECONDS, registry=registry
+        )
+        self.append_requests = Histogram(
+            "pipeline_queue_append_requests", "Requests in one shared append.", buckets=_REQUESTS, registry=registry
+        )
+        self.backlog = Gauge(
+            "pipeline_backlog_events", "Accepted events that are not settled yet.", ("stream",), registry=registry
+        )
+        self.drain = Gauge(
+            "pipeline_drain_events_per_second", "Events settled a second, last minute.", ("stream",), registry=registry
+        )
+        self.memory = Gauge(
+            "pipeline_queue_memory_share", "Used share of the queue server's memory limit.", registry=registry
+        )
+        self.queue_up = Gauge("pipeline_queue_up", "1 when the queue answered within seconds.", registry=registry)
+
+    def appended(self, items: int, took: float) -> None:
+        """Notes one shared append of `items` requests that took `took` seconds."""
+        self.append_seconds.observe(took)
+        self.append_requests.observe(items)
+
+
+def method_label(method: str) -> str:
+    """A method as a label value."""
+    return method if method in _METHODS else "other"

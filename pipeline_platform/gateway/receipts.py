@@ -1,0 +1,194 @@
+"""Receipts: what became of one accepted request. No status is ever written for it; the ledger's ranges answer."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+import sqlalchemy as sa
+from pydantic import BaseModel, Field
+
+from pipeline_platform.core.entries import EntryId, Receipt
+from pipeline_platform.core.windows import to_datetime
+from pipeline_platform.errors import PermanentError
+from pipeline_platform.gateway.problems import ProblemError, shown
+from pipeline_platform.queue.protocol import Queue
+from pipeline_platform.warehouse.ledger import Ledger, LedgerRow
+from pipeline_platform.warehouse.receipts import EntryCounts, entry_counts, settled_entries
+
+State = Literal["queued", "running", "loaded", "partial", "failed"]
+
+
+class Counts(BaseModel):
+    """Events of this request; without an outcome yet only `received` is known."""
+
+    received: int
+    loaded: int | None = None
+    negative: int | None = None
+    rejected: int | None = None
+
+
+class BatchDocument(BaseModel):
+    """The batch that the request is part of."""
+
+    id: int
+    state: str
+    attempt: int
+    entries: int
+    events: int
+    first_receipt: str
+    last_receipt: str
+
+
+class RunDocument(BaseModel):
+    """The Dagster run of the batch's latest attempt."""
+
+    id: str
+    url: str
+
+
+class Times(BaseModel):
+    """When each stage was reached, UTC."""
+
+    received_at: datetime
+    planned_at: datetime | None = None
+    requested_at: datetime | None = None
+    started_at: datetime | None = None
+    loaded_at: datetime | None = None
+
+
+class FailureDocument(BaseModel):
+    """Why the latest attempt failed, and when the next one may begin."""
+
+    message: str
+    attempt: int
+    next_attempt_at: datetime | None = None
+
+
+class ReceiptDocument(BaseModel):
+    """What became of one accepted request."""
+
+    receipt: str
+    stream: str
+    state: State = Field(
+        description="loaded: nothing was rejected; partial: some events were; failed: all were, or the batch's latest "
+        "attempt failed and will be repeated."
+    )
+    counts: Counts
+    batch: BatchDocument | None = None
+    run: RunDocument | None = None
+    error: FailureDocument | None = None
+    times: Times
+    links: dict[str, str]
+
+
+class ReceiptBook:
+    """Finds receipts. Blocking: for a worker thread."""
+
+    def __init__(self, queue: Queue, engine: sa.Engine, dagster_link: str) -> None:
+        self._queue = queue
+        self._engine = engine
+        self._ledger = Ledger(engine)
+        self._dagster = dagster_link
+
+    def find(self, receipt: Receipt) -> ReceiptDocument:
+        """The outcome so far; the 404 problem when the request never was.
+
+        The ledger is asked twice because an entry may be settled and trimmed while the queue is asked.
+        """
+        for _ in range(2):
+            row = self._ledger.holding(receipt.stream, receipt.entry)
+            if row is not None and row.settled:
+                counts = entry_counts(self._engine, row.id, [receipt.entry]).get(receipt.entry)
+                if counts is not None:
+                    return self._document(receipt, row, counts)
+                if row.state == "loaded":
+                    break
+            entry = next(iter(self._queue.read(receipt.stream, receipt.entry, receipt.entry)), None)
+            if entry is not None:
+                return self._document(receipt, row, EntryCounts(entry.count, 0, 0))
+        raise unknown_receipt(str(receipt))
+
+    def settled(self, stream: str, entries: list[EntryId]) -> set[EntryId]:
+        """Those of `entries` that have their outcome."""
+        return settled_entries(self._engine, stream, entries)
+
+    def _document(self, receipt: Receipt, row: LedgerRow | None, counts: EntryCounts) -> ReceiptDocument:
+        state = _state(row, counts)
+        final = row is not None and row.state == "loaded"
+        times = Times(received_at=to_datetime(receipt.entry.ms * 1000))
+        error: FailureDocument | None = None
+        if row is not None:
+            times = Times(
+                received_at=times.received_at,
+                planned_at=row.planned_at,
+                requested_at=row.requested_at,
+                started_at=row.started_at,
+                loaded_at=row.loaded_at,
+            )
+            if row.state in ("failed", "dead"):
+                error = FailureDocument(
+                    message=row.error_message or "The run failed.", attempt=row.attempt, next_attempt_at=row.not_before
+                )
+        return ReceiptDocument(
+            receipt=str(receipt),
+            stream=receipt.stream,
+            state=state,
+            counts=Counts(
+                received=counts.received,
+                loaded=counts.loaded if final else None,
+                negative=counts.negative if final else None,
+                rejected=counts.rejected if final else None,
+            ),
+            batch=_batch(row) if row is not None else None,
+            run=RunDocument(id=row.run_id, url=f"{self._dagster}/runs/{row.run_id}") if row and row.run_id else None,
+            error=error,
+            times=times,
+            links=receipt_links(receipt),
+        )
+
+
+def _state(row: LedgerRow | None, counts: EntryCounts) -> State:
+    if row is None:
+        return "queued"
+    if row.state in ("failed", "dead"):
+        return "failed"
+    if row.state == "planned":
+        return "running" if row.started_at is not None else "queued"
+    if counts.rejected == 0:
+        return "loaded"
+    return "failed" if counts.rejected == counts.received else "partial"
+
+
+def _batch(row: LedgerRow) -> BatchDocument:
+    return BatchDocument(
+        id=row.id,
+        state=row.state,
+        attempt=row.attempt,
+        entries=row.entries,
+        events=row.events_planned,
+        first_receipt=str(Receipt(row.stream, row.first_id)),
+        last_receipt=str(Receipt(row.stream, row.last_id)),
+    )
+
+
+def receipt_links(receipt: Receipt) -> dict[str, str]:
+    """Where to go on from a receipt."""
+    stream = f"/v1/streams/{receipt.stream}"
+    return {"receipt": f"/v1/receipts/{receipt}", "stream": stream, "aggregates": f"{stream}/aggregates"}
+
+
+def parse_receipt(text: str) -> Receipt:
+    """A receipt from a URL; what cannot be one was never given out, hence the 404 problem."""
+    try:
+        receipt = Receipt.parse(text)
+    except PermanentError:
+        raise unknown_receipt(text) from None
+    if max(receipt.entry) >= 2**63 or not text.isascii():
+        raise unknown_receipt(text)
+    return receipt
+
+
+def unknown_receipt(text: str) -> ProblemError:
+    """The 404 problem."""
+    return ProblemError("unknown-receipt", f"There never was a receipt {shown(text)!r}.")

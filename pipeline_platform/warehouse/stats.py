@@ -1,0 +1,97 @@
+"""Figures about the pipeline itself, from the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from pipeline_platform.warehouse.engine import warehouse_errors
+
+LATENCY_BATCHES = 50
+_RECENT = "10 minutes"
+
+# assets_by_time finds the recent ones: what was loaded in the last minute was planned in the last hour, or it is slow
+# enough not to count for a rate.
+_RATES = sa.text(
+    """
+    select stream,
+        sum(events_read) as read, sum(events_loaded) as loaded,
+        sum(events_negative) as negative, sum(events_rejected) as rejected
+    from assets
+    where planned_at > now() - interval '1 hour' and loaded_at > now() - interval '1 minute' and stream is not null
+    group by stream
+    """
+)
+_BATCHES = sa.text(
+    f"""
+    select id, stream from assets
+    where planned_at > now() - interval '1 hour' and loaded_at > now() - interval '{_RECENT}' and stream is not null
+    order by id desc limit {LATENCY_BATCHES}
+    """
+)
+_LATENCIES = sa.text(
+    """
+    select a.id, a.stream,
+        greatest(0, round((extract(epoch from a.loaded_at) * 1000 - u.ms) / 10))::bigint * 10 as latency_ms,
+        sum(u.received)::bigint as events
+    from assets a
+        join batch_receipts r on r.batch_id = a.id,
+        unnest(r.entry_ms, r.received) u(ms, received)
+    where a.id = any(cast(:ids as bigint[]))
+    group by 1, 2, 3
+    """
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Events a second over the last minute."""
+
+    read: float
+    loaded: float
+    negative: float
+    rejected: float
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLatencies:
+    """One batch: received -> visible in milliseconds (to the nearest 10), with the events that took that long."""
+
+    stream: str
+    millis: tuple[int, ...]
+    events: tuple[int, ...]
+
+
+def minute_rates(engine: sa.Engine) -> dict[str, Rates]:
+    """The rates of each stream that loaded anything within the last minute."""
+    with warehouse_errors(), engine.connect() as connection:
+        rows: list[Any] = list(connection.execute(_RATES))
+    return {
+        row.stream: Rates(*(float(value) / 60 for value in (row.read, row.loaded, row.negative, row.rejected)))
+        for row in rows
+    }
+
+
+def recent_batches(engine: sa.Engine) -> dict[int, str]:
+    """The batches that were loaded within the last minutes and their streams, the newest LATENCY_BATCHES."""
+    with warehouse_errors(), engine.connect() as connection:
+        return {row.id: row.stream for row in connection.execute(_BATCHES)}
+
+
+def batch_latencies(engine: sa.Engine, ids: Collection[int]) -> dict[int, BatchLatencies]:
+    """The latencies of these batches; a settled batch's never change."""
+    if not ids:
+        return {}
+    found: dict[int, list[Any]] = {}
+    with warehouse_errors(), engine.connect() as connection:
+        for row in connection.execute(_LATENCIES, {"ids": list(ids)}):
+            found.setdefault(row.id, []).append(row)
+    return {
+        batch: BatchLatencies(
+            rows[0].stream, tuple(row.latency_ms for row in rows), tuple(row.events for row in rows)
+        )
+        for batch, rows in found.items()
+    }
