@@ -117,12 +117,12 @@ class OpenedFile:
         except OSError as error:
             raise PermanentError(f"{name} cannot be read: {error.strerror or error}.") from None
 
-    def _plain(self) -> io.BufferedReader:
+    def _plain(self) -> io.BufferedReader[Any]:
         """The bytes, decompressed; standard input may be compressed too, so its first bytes decide."""
-        raw = io.BufferedReader(self._counted, CHUNK)
+        raw: io.BufferedReader[Any] = io.BufferedReader(self._counted, CHUNK)
         head = raw.peek(4)[:4]
         if head[:2] == b"\x1f\x8b":
-            return io.BufferedReader(gzip.GzipFile(fileobj=raw), CHUNK)  # type: ignore[arg-type]
+            return io.BufferedReader(gzip.GzipFile(fileobj=raw), CHUNK)
         if head == b"\x28\xb5\x2f\xfd":
             return io.BufferedReader(_Zstd(raw), CHUNK)
         return raw

@@ -36,7 +36,7 @@ class Row(NamedTuple):
     unit: str = "line"
 
 
-def json_rows(file: io.BufferedReader, name: str) -> Iterator[Row]:
+def json_rows(file: io.BufferedReader[Any], name: str) -> Iterator[Row]:
     """The lines of NDJSON, or the elements of a JSON array; blank lines are skipped."""
     head = file.peek(64).removeprefix(_BOM).lstrip()
     if head[:1] == b"[":
@@ -50,7 +50,8 @@ def json_rows(file: io.BufferedReader, name: str) -> Iterator[Row]:
         tail = lines.pop()
         if len(tail) > LINE_MAX:
             raise PermanentError(f"{name}, line {number + len(lines) + 1}: longer than {LINE_MAX // 2**20} MiB.")
-        for number, line in enumerate(lines, number + 1):
+        for line in lines:
+            number += 1
             if event := line.strip(b" \t\r"):
                 yield Row(number, event)
     if event := tail.strip(b" \t\r"):
@@ -69,7 +70,7 @@ def _array(file: IO[bytes], name: str) -> Iterator[Row]:
         yield Row(number, orjson.dumps(event), unit="event")
 
 
-def csv_rows(file: io.BufferedReader, name: str, spec: StreamSpec | None) -> Iterator[Row]:
+def csv_rows(file: io.BufferedReader[Any], name: str, spec: StreamSpec | None) -> Iterator[Row]:
     """CSV with a header; an empty field is absent. Measures and a `ts` of digits become numbers, all else is text."""
     # What is not UTF-8 becomes surrogates, which cannot be written as JSON: such a row is refused, not the file.
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")

@@ -138,7 +138,9 @@ class GatewayClient:
                 raise PermanentError(f"{self.url} does not answer like a gateway; is --url right?")
             return Answer(problem, reply.headers), 0.0
         if reply.status_code < 400:
-            raise PermanentError(f"{self.url} sends us elsewhere ({reply.status_code}); pass the final address as --url.")
+            raise PermanentError(
+                f"{self.url} sends us elsewhere ({reply.status_code}); pass the final address as --url."
+            )
         detail = str(problem.get("detail") or f"{reply.status_code} {reply.reason}")
         raise RefusedError(f"The gateway refused: {detail}", reply.status_code, problem)
 

@@ -73,7 +73,7 @@ def ingest(
     if source.path is not None and journal.fits(source.path):
         sent = Sent(resumed_after=journal.rows)
         gateway.meter.note(
-            f"{source.name} was sent completely before, {journal.events:,} events; --run-id NAME sends them as new ones."
+            f"{source.name} was sent completely before, {journal.events:,} events; --run-id NAME sends it as new."
         )
     else:
         sent = send_file(source, _spec(settings, stream, source), target, journal, gateway, concurrency)
@@ -101,7 +101,9 @@ def _spec(settings: Settings, stream: str, source: EventFile) -> StreamSpec | No
         return None
     spec = load_specs(settings.streams_dir).get(stream)
     if spec is None:
-        raise SettingError(f"There is no stream {stream} here; set PIPELINE_STREAMS_DIR to the folder that declares it.")
+        raise SettingError(
+            f"There is no stream {stream} here; set PIPELINE_STREAMS_DIR to the folder that declares it."
+        )
     return spec
 
 

@@ -66,8 +66,9 @@ def _print(document: dict[str, Any]) -> None:
     counts = {name: count for name, count in (document.get("counts") or {}).items() if count is not None}
     table.add_row("events", ", ".join(f"{count:,} {escape(name)}" for name, count in counts.items()))
     if batch := document.get("batch"):
-        of = f"{batch.get('events'):,} events of {batch.get('entries'):,} requests"
-        table.add_row("batch", f"{batch.get('id')} ({escape(str(batch.get('state')))}, attempt {batch.get('attempt')}, {of})")
+        size = f"{batch.get('events'):,} events of {batch.get('entries'):,} requests"
+        progress = f"{escape(str(batch.get('state')))}, attempt {batch.get('attempt')}"
+        table.add_row("batch", f"{batch.get('id')} ({progress}, {size})")
     if run := document.get("run"):
         table.add_row("run", escape(str(run.get("url") or run.get("id"))))
     if error := document.get("error"):

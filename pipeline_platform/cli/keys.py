@@ -16,9 +16,7 @@ from pipeline_platform.errors import PermanentError
 from pipeline_platform.queue.connection import connect
 from pipeline_platform.queue.keys import SCOPES, Key, KeyStore, token_id
 
-group = typer.Typer(
-    help="Make, list and revoke API keys.  Example: pipeline-platform keys list", no_args_is_help=True
-)
+group = typer.Typer(help="Make, list and revoke API keys.  Example: pipeline-platform keys list", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:

@@ -21,9 +21,7 @@ from pipeline_platform.warehouse.engine import warehouse_errors
 from pipeline_platform.warehouse.stream_changes import Change, plan_changes
 from pipeline_platform.warehouse.stream_tables import stream_tables
 
-group = typer.Typer(
-    help="Look at the declared streams.  Example: pipeline-platform streams list", no_args_is_help=True
-)
+group = typer.Typer(help="Look at the declared streams.  Example: pipeline-platform streams list", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:

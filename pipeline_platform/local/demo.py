@@ -121,7 +121,7 @@ def _send(session: requests.Session, where: Connections, stream: str, events: li
 def _progress(session: requests.Session, where: Connections, sent: int, refused: int) -> str:
     line = f"{sent:,} events accepted" + (f", {refused:,} not" if refused else "")
     try:
-        totals = session.get(f"{where.gateway_url}/v1/stats", timeout=5).json()["totals"]
+        totals = session.get(f"{where.gateway_url}/v1/stats", timeout=5).json()["overall"]["totals"]
     except (requests.RequestException, ValueError, KeyError):
         return line
     return (

@@ -139,11 +139,8 @@ class Stack:
         )
 
     def _gateway(self) -> Service:
-        argv = ["uvicorn", "--factory", "pipeline_platform.gateway.app:create_app"]
-        argv += ["--host", self._settings.host, "--port", str(self._settings.port)]
-        argv += ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
-        argv += ["--backlog", "2048", "--timeout-graceful-shutdown", "8", "--no-proxy-headers", "--no-server-header"]
-        return self._service("gateway", argv, http_ok(f"{self._base}/healthz"))
+        argv = ["pipeline_platform.gateway"]
+        return self._service("gateway", argv, http_ok(f"{self._base}/healthz"), stop_timeout=15.0)
 
     def _code_server(self) -> Service:
         argv = ["dagster", "api", "grpc", "--module-name", "pipeline_platform.orchestration.definitions"]

@@ -49,8 +49,8 @@ def warehouse_errors() -> Iterator[None]:
         state = getattr(original, "sqlstate", None)
         lines = str(original).strip().splitlines()
         message = lines[0][:200] if lines else type(original).__name__
-        if state is None or state.startswith(("08", "57P")):
+        if is_transient(error) if state is None else state.startswith(("08", "57P")):
             raise WarehouseUnavailableError("The warehouse cannot be reached.") from error
         raise (TransientError if is_transient(error) else PermanentError)(
-            f"The warehouse refused ({state}): {message}"
+            f"The warehouse refused ({state or type(original).__name__}): {message}"
         ) from error

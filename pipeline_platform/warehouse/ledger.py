@@ -16,6 +16,7 @@ from pipeline_platform.core.batches import Batch
 from pipeline_platform.core.entries import ZERO, EntryId
 from pipeline_platform.warehouse.engine import warehouse_errors
 from pipeline_platform.warehouse.schema import UNSETTLED, assets
+from pipeline_platform.warehouse.text import storable
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,18 @@ class Ledger:
             return _last_planned(connection, stream)
 
     def plan(self, stream: str, batches: Iterable[Batch], *, asset_key: str, job_name: str) -> list[LedgerRow]:
-        """Writes planned ranges. Ranges that another planner has taken meanwhile are left out."""
+        """Writes planned ranges, all of them or none.
+
+        `batches` continue what was planned when the caller looked. When another planner has gone on from there
+        meanwhile, its cuts lie elsewhere: to keep some of ours could leave a gap that nobody would ever read.
+        """
         rows: list[LedgerRow] = []
+        batches = list(batches)
         with warehouse_errors(), self._engine.begin() as connection:
             connection.execute(sa.text("select pg_advisory_xact_lock(hashtext(:key))"), {"key": f"plan {stream}"})
-            last = _last_planned(connection, stream)
+            if batches and batches[0].first_id <= _last_planned(connection, stream):
+                return []
             for batch in batches:
-                if batch.first_id <= last:
-                    continue
                 statement = (
                     sa.insert(assets)
                     .values(
@@ -157,7 +162,10 @@ class Ledger:
             return connection.execute(statement).rowcount == 1
 
     def start(self, batch_id: int, attempt: int, run_id: str) -> LedgerRow | None:
-        """Notes that a run has begun on the batch; returns the row as it is now, settled or not."""
+        """Notes that a run has begun on the batch; returns the row as it is now.
+
+        Whoever asks has to look: the row may be settled, or belong to a later attempt, and neither is touched.
+        """
         statement = (
             sa.update(assets)
             .where(assets.c.id == batch_id, assets.c.attempt <= attempt, assets.c.state.in_(UNSETTLED))
@@ -168,7 +176,7 @@ class Ledger:
         return self.get(batch_id)
 
     def fail(
-        self, batch_id: int, attempt: int, *, run_id: str, error_class: str, message: str, not_before: datetime
+        self, batch_id: int, attempt: int, *, run_id: str | None, error_class: str, message: str, not_before: datetime
     ) -> bool:
         """Records a failed attempt, unless a later one has begun or the batch is settled."""
         statement = (
@@ -178,7 +186,7 @@ class Ledger:
                 state="failed",
                 run_id=run_id,
                 error_class=error_class[:200],
-                error_message=message[:2000],
+                error_message=storable(message)[:2000],
                 failed_at=sa.func.now(),
                 not_before=not_before,
             )

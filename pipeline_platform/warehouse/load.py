@@ -31,6 +31,9 @@ from pipeline_platform.warehouse.partitions import ensure_partitions
 from pipeline_platform.warehouse.schema import UNSETTLED, assets, batch_receipts
 from pipeline_platform.warehouse.series import series_ids
 from pipeline_platform.warehouse.stream_tables import quoted
+from pipeline_platform.warehouse.text import storable
+
+MERGE_CELLS = 250_000  # values in one merge statement; each is a Python object for a moment
 
 
 @dataclass(frozen=True)
@@ -140,8 +143,9 @@ def _merge_minutes(
     # Two codes of one series cannot be: its dimensions are unique. So the keys are unique after the renaming too.
     frame = frame.assign(series_id=ids[frame["series_code"].to_numpy()]).sort_values(["series_id", "window_us"])
     statement, columns = merge_statement(spec)
-    for start in range(0, len(frame), 20_000):
-        part = frame.iloc[start : start + 20_000]
+    rows = max(1, MERGE_CELLS // len(columns))
+    for start in range(0, len(frame), rows):
+        part = frame.iloc[start : start + rows]
         values = [part[name].to_numpy() for name in columns]
         cursor.execute(statement.encode(), [_pg_list(column) for column in values])
 
@@ -174,9 +178,9 @@ def _park(cursor: psycopg.Cursor[tuple[object, ...]], spec: StreamSpec, batch: R
                     (
                         spec.name,
                         problem.reason.value,
-                        _text(problem.field) or None,
+                        storable(problem.field) or None,
                         problem.message,
-                        _text(lines[line].decode("utf-8", "backslashreplace")),
+                        storable(lines[line].decode("utf-8", "backslashreplace")),
                         batch.batch_id,
                         batch.run_id,
                         receipt,
@@ -184,11 +188,6 @@ def _park(cursor: psycopg.Cursor[tuple[object, ...]], spec: StreamSpec, batch: R
                         received,
                     )
                 )
-
-
-def _text(value: str) -> str:
-    """Text that PostgreSQL can hold: a NUL and lone surrogates are written as escapes."""
-    return value.replace("\0", "\\u0000").encode("utf-8", "backslashreplace").decode()
 
 
 def _receipts(batch: ReadyBatch) -> dict[str, object]:

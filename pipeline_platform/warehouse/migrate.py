@@ -22,6 +22,7 @@ from pipeline_platform.errors import PermanentError, TransientError
 from pipeline_platform.warehouse.engine import is_transient, warehouse_errors
 from pipeline_platform.warehouse.schema import metadata
 from pipeline_platform.warehouse.stream_changes import apply_changes, plan_changes, refuse_destructive
+from pipeline_platform.warehouse.stream_tables import stream_tables
 
 LOCK = 0x7069_7065_6C69_6E65  # "pipeline": no two migrations at once
 VERSION_TABLE = "pipeline_alembic_version"
@@ -35,36 +36,41 @@ def migrate(
     *,
     say: Callable[[str], None] = lambda _: None,
     sleep: Callable[[float], None] = time.sleep,
+    lock_timeout: float = 5.0,
 ) -> None:
     """Applies every outstanding migration and every change of a spec; `say` gets a line for each.
 
-    Raises DestructiveChangeError before anything is changed when a spec would lose data.
+    Raises DestructiveChangeError before anything is changed when a spec would lose data, and TransientError when a
+    lock was not to be had within `lock_timeout` seconds in any of five tries.
     """
     specs = list(specs)
     for tries_left in reversed(range(_TRIES)):
         try:
             with warehouse_errors():
-                _migrate_once(engine, specs, say)
+                _migrate_once(engine, specs, say, lock_timeout)
             return
-        except TransientError:
+        except TransientError as error:
             if not tries_left:
                 raise
+            say(f"{error} Trying again.")
             sleep(1.0)
 
 
-def _migrate_once(engine: sa.Engine, specs: list[StreamSpec], say: Callable[[str], None]) -> None:
+def _migrate_once(engine: sa.Engine, specs: list[StreamSpec], say: Callable[[str], None], lock_timeout: float) -> None:
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as guard:
+        # Neither connection goes back to the pool: the advisory lock and the timeouts last as long as a session.
+        guard.detach()
         guard.execute(sa.text("select pg_advisory_lock(:key)"), {"key": LOCK})
         with engine.connect() as connection:
-            connection.execute(sa.text("set lock_timeout = '5s'"))
+            connection.detach()
+            connection.execute(sa.text(f"set lock_timeout = {round(lock_timeout * 1000)}"))
             connection.execute(sa.text("set statement_timeout = '10min'"))
             connection.commit()
             before = current_revision(connection)
             plans = [plan_changes(connection, spec) for spec in specs] if before else []
             refuse_destructive(plans)
             connection.rollback()
-            config = Config()
-            config.set_main_option("script_location", str(_SCRIPTS))
+            config = _config()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
             connection.commit()
@@ -76,7 +82,7 @@ def _migrate_once(engine: sa.Engine, specs: list[StreamSpec], say: Callable[[str
                     for line in apply_changes(connection, spec, plan_changes(connection, spec)):
                         say(line)
                 connection.commit()
-            _comment_and_grant(connection)
+            _comment_and_grant(connection, specs)
             connection.commit()
 
 
@@ -88,9 +94,13 @@ def current_revision(connection: sa.Connection) -> str | None:
 
 def head_revision() -> str:
     """The newest revision in the package."""
+    return str(ScriptDirectory.from_config(_config()).get_current_head())
+
+
+def _config() -> Config:
     config = Config()
-    config.set_main_option("script_location", str(_SCRIPTS))
-    return str(ScriptDirectory.from_config(config).get_current_head())
+    config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
+    return config
 
 
 def differences(connection: sa.Connection) -> list[str]:
@@ -118,15 +128,21 @@ def check_migrated(engine: sa.Engine) -> None:
         )
 
 
-def _comment_and_grant(connection: sa.Connection) -> None:
+def _comment_and_grant(connection: sa.Connection, specs: list[StreamSpec]) -> None:
     for table in metadata.sorted_tables:
         comment_on(connection, table)
+    # Only what is ours, by name: the schema may hold somebody else's tables, Dagster's for one.
+    names = [*metadata.tables]
+    for spec in specs:
+        tables = stream_tables(spec)
+        names += [table.name for table in (tables.series, tables.events, tables.minutes)]
+        names += [view.name for view in tables.views]
+    ours = ", ".join(f'"{name}"' for name in names)
     for role, rights in (("pipeline_loader", "select, insert, update, delete"), ("pipeline_reader", "select")):
         if connection.scalar(sa.text("select true from pg_roles where rolname = :role"), {"role": role}):
             connection.execute(sa.text(f"grant usage on schema public to {role}"))
-            connection.execute(sa.text(f"grant {rights} on all tables in schema public to {role}"))
+            connection.execute(sa.text(f"grant {rights} on {ours} to {role}"))
     if connection.scalar(sa.text("select true from pg_roles where rolname = 'pipeline_loader'")):
-        connection.execute(sa.text("grant usage on all sequences in schema public to pipeline_loader"))
         connection.execute(
             sa.text("grant execute on function pipeline_ensure_partition(text, date) to pipeline_loader")
         )

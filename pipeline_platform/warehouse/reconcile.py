@@ -28,43 +28,42 @@ class Agreement:
 def minutes_equal_facts(engine: sa.Engine, spec: StreamSpec, since: datetime, until: datetime) -> Agreement:
     """Compares the aggregates of the windows in [since, until) with a recomputation from the facts.
 
-    Counts, extremes and first/last are compared exactly, sums and variances to 1e-9 of their size: the order of a
-    floating-point sum is not fixed. One statement sees one snapshot, so running loads do not disturb it.
+    Counts, extremes and first/last are compared exactly, sums and squared distances to 1e-9 of the sum of the
+    magnitudes that went into them: the order of a floating-point sum is not fixed. One statement sees one snapshot,
+    so running loads do not disturb it.
     """
     sides = []
     for name in spec.measures:
         column, stored = f"e.{quoted(name)}", f"m.{quoted(name)}"[:-1]
         sides += [
-            (f'{stored}_count"', f"count({column})", True),
-            (f'{stored}_sum"', f"coalesce(sum({column}), 0)", False),
-            (f'{stored}_min"', f"min({column})", True),
-            (f'{stored}_max"', f"max({column})", True),
-            (f'{stored}_m2"', f"coalesce(var_pop({column}) * count({column}), 0)", False),
+            (f'{stored}_count"', f"count({column})", None),
+            (f'{stored}_sum"', f"coalesce(sum({column}), 0)", f"sum(abs({column}))"),
+            (f'{stored}_min"', f"min({column})", None),
+            (f'{stored}_max"', f"max({column})", None),
+            (f'{stored}_m2"', f"coalesce(var_pop({column}) * count({column}), 0)", f"sum({column} * {column})"),
             (
                 f'{stored}_first"',
                 f"(array_agg({column} order by e.ts, {column}) filter (where {column} is not null))[1]",
-                True,
+                None,
             ),
             (
                 f'{stored}_last"',
                 f"(array_agg({column} order by e.ts desc, {column} desc) filter (where {column} is not null))[1]",
-                True,
+                None,
             ),
         ]
     recomputed = ", ".join(f"{expression} as c{number}" for number, (_, expression, _) in enumerate(sides))
+    recomputed += "".join(f", coalesce({size}, 0) as z{number}" for number, (_, _, size) in enumerate(sides) if size)
     stored_columns = ", ".join(f"{stored} as c{number}" for number, (stored, _, _) in enumerate(sides))
     unequal = " or ".join(
-        f"s.c{number} is distinct from f.c{number}"
-        if exact
-        else f"abs(s.c{number} - f.c{number}) > 1e-9 * greatest(abs(s.c{number}), abs(f.c{number}), f.size)"
-        for number, (_, _, exact) in enumerate(sides)
+        f"abs(s.c{number} - f.c{number}) > 1e-9 * f.z{number}" if size else f"s.c{number} is distinct from f.c{number}"
+        for number, (_, _, size) in enumerate(sides)
     )
-    size = " + ".join(f"coalesce(sum(e.{quoted(name)} * e.{quoted(name)}), 0)" for name in spec.measures)
     query = sa.text(
         f"with s as (select m.series_id, m.window_start, m.events, {stored_columns} "
         f'from "{spec.name}_minutes" m where m.window_start >= :since and m.window_start < :until), '
         f"f as (select e.series_id, date_bin('1 minute', e.ts, timestamptz 'epoch') as window_start, "
-        f"count(*) as events, {size} as size, {recomputed} "
+        f"count(*) as events, {recomputed} "
         f'from "{spec.name}_events" e where e.ts >= :since and e.ts < :until group by 1, 2) '
         f"select series_id, window_start, s.events, f.events, "
         f"(s.events is distinct from f.events or {unequal}) as differs "
@@ -84,7 +83,9 @@ def facts_equal_ledger(engine: sa.Engine, spec: StreamSpec, since: datetime) -> 
     """Compares, for the batches loaded since `since`, the ledger's counts with the facts and dead letters there are."""
     query = sa.text(
         "with b as (select id, events_loaded, events_rejected, first_ts, last_ts from assets "
-        "where stream = :stream and state = 'loaded' and planned_at >= :since), "
+        # The first bound lets the index on planned_at find what was loaded lately, even after an outage of a week.
+        "where planned_at >= cast(:since as timestamptz) - interval '7 days' and loaded_at >= :since "
+        "and stream = :stream and state = 'loaded'), "
         "span as (select min(first_ts) as low, max(last_ts) as high, min(id) as first_id from b), "
         f'f as (select e.batch_id, count(*) as events from "{spec.name}_events" e, span '
         "where e.ts >= span.low and e.ts <= span.high and e.batch_id >= span.first_id group by 1), "
@@ -104,9 +105,9 @@ def facts_equal_ledger(engine: sa.Engine, spec: StreamSpec, since: datetime) -> 
 
 
 def freshness(engine: sa.Engine, spec: StreamSpec) -> timedelta:
-    """How long the oldest unsettled batch has been waiting; zero when all that was planned is settled."""
+    """How long the oldest event of an unsettled batch has been waiting; zero when all that was planned is settled."""
     query = sa.text(
-        "select coalesce(now() - min(planned_at), interval '0') from assets "
+        "select coalesce(now() - to_timestamp(min(first_ms) / 1000.0), interval '0') from assets "
         "where stream = :stream and state in ('planned', 'failed')"
     )
     with warehouse_errors(), engine.connect() as connection:

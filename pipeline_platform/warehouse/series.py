@@ -7,6 +7,7 @@ import numpy.typing as npt
 import sqlalchemy as sa
 
 from pipeline_platform.core.streams import StreamSpec
+from pipeline_platform.errors import TransientError
 from pipeline_platform.warehouse.stream_tables import quoted
 
 
@@ -40,7 +41,13 @@ def _find(connection: sa.Connection, spec: StreamSpec, series: tuple[tuple[str, 
         f"select s.series_id from unnest({_unnest(spec)}) with ordinality as b ({names}, place) "
         f'left join "{spec.name}_series" s using ({names}) order by place'
     )
-    return list(connection.scalars(sa.text(query), _arrays(series)))
+    found = list(connection.scalars(sa.text(query), _arrays(series)))
+    if len(found) != len(series):
+        # The table tells apart what this process' spec does not: a dimension was added after the process had started.
+        raise TransientError(
+            f"The tables of {spec.name} have a dimension that this process does not know; reload its definitions."
+        )
+    return found
 
 
 def _add(connection: sa.Connection, spec: StreamSpec, series: list[tuple[str, ...]]) -> None:

@@ -127,7 +127,9 @@ def _defaults(connection: sa.Connection, tables: StreamTables, spec: StreamSpec)
         literal = sa.literal(dimension.default or "").compile(
             dialect=connection.dialect, compile_kwargs={"literal_binds": True}
         )
-        connection.exec_driver_sql(f'alter table "{tables.series.name}" alter column {quoted(name)} set default {literal}')
+        connection.exec_driver_sql(
+            f'alter table "{tables.series.name}" alter column {quoted(name)} set default {literal}'
+        )
 
 
 def _unique(connection: sa.Connection, spec: StreamSpec) -> None:
@@ -154,9 +156,14 @@ def _views(connection: sa.Connection, tables: StreamTables, *, creating: bool) -
 def _comments(connection: sa.Connection, tables: StreamTables) -> None:
     for table in (tables.series, tables.events, tables.minutes):
         connection.execute(sa.schema.SetTableComment(table))
-        for column in table.columns:
-            set_or_drop = sa.schema.SetColumnComment if column.comment else sa.schema.DropColumnComment
-            connection.execute(set_or_drop(column))
+        _column_comments(connection, table)
     for view in tables.views:
-        connection.execute(sa.schema.SetTableComment(_as_table(view)))
         connection.exec_driver_sql(f"comment on view \"{view.name}\" is '{view.comment}'")
+        columns = [sa.Column(column.name, sa.Text, comment=column.comment or None) for column in view.columns]
+        _column_comments(connection, sa.Table(view.name, sa.MetaData(), *columns))
+
+
+def _column_comments(connection: sa.Connection, table: sa.Table) -> None:
+    for column in table.columns:
+        set_or_drop = sa.schema.SetColumnComment if column.comment else sa.schema.DropColumnComment
+        connection.execute(set_or_drop(column))

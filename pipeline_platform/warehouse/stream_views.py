@@ -63,7 +63,9 @@ def stream_views(spec: StreamSpec) -> tuple[View, View]:
         f"{spec.name}_1m",
         "One-minute aggregates, with the dimensions spelled out.",
         (
-            ViewColumn("window_start", "m.window_start", "timestamptz", "The minute, from here to just before the next."),
+            ViewColumn(
+                "window_start", "m.window_start", "timestamptz", "The minute, from here to just before the next."
+            ),
             *dimensions,
             *(column for measure in spec.measures for column in _statistics(measure)),
             ViewColumn("events", "m.events", "bigint", "Events in the window."),

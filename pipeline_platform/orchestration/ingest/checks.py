@@ -48,9 +48,9 @@ def stream_checks(spec: StreamSpec) -> list[dg.AssetChecksDefinition]:
     def fresh(warehouse: Warehouse, ingest_queue: IngestQueue) -> dg.AssetCheckResult:
         waited = freshness(warehouse.engine, spec)
         position = ingest_queue.queue.position(spec.name)
-        unplanned = position.oldest_id is not None and warehouse.ledger.last_planned(spec.name) < position.oldest_id
-        if unplanned and position.oldest_id is not None:
-            waited = max(waited, datetime.now(UTC) - datetime.fromtimestamp(position.oldest_id.ms / 1000, UTC))
+        # Not the oldest entry: what is settled stays in the queue until the planner trims it, and it may have stopped.
+        for entry in ingest_queue.queue.waiting(spec.name, warehouse.ledger.last_planned(spec.name), 1):
+            waited = max(waited, datetime.now(UTC) - datetime.fromtimestamp(entry.id.ms / 1000, UTC))
         return dg.AssetCheckResult(
             passed=waited <= MAX_LAG,
             severity=dg.AssetCheckSeverity.WARN,

@@ -21,7 +21,7 @@ from pipeline_platform.core.rejections import Int32s, Rejections
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.core.transforms import Aggregates
 from pipeline_platform.core.validation import Columns
-from pipeline_platform.errors import MissingEntriesError, PlatformError
+from pipeline_platform.errors import MissingEntriesError, PermanentError, PlatformError
 from pipeline_platform.orchestration.resources import IngestQueue, Warehouse
 from pipeline_platform.warehouse.ledger import LedgerRow
 from pipeline_platform.warehouse.load import ReadyBatch, load
@@ -66,11 +66,6 @@ class AggregatedBatch:
     aggregates: Aggregates
 
 
-def build_ops(spec: StreamSpec) -> tuple[dg.OpDefinition, ...]:
-    """The ops are the same for every stream but for what they read; see `read_batch_op`."""
-    return read_batch_op(spec), validate, drop_negatives, aggregate, load_batch
-
-
 def read_batch_op(spec: StreamSpec) -> dg.OpDefinition:
     """An op that reads one planned batch of `spec` from the queue."""
 
@@ -81,7 +76,7 @@ def read_batch_op(spec: StreamSpec) -> dg.OpDefinition:
         out=dg.Out(io_manager_key="io_manager"),
         config_schema={
             "batch_id": dg.Field(int, default_value=0, description="assets.id; 0 takes the oldest one waiting."),
-            "attempt": dg.Field(int, default_value=0, description="The attempt that this run was requested for."),
+            "attempt": dg.Field(int, default_value=0, description="The attempt that this run is for; 0 is the latest."),
         },
     )
     def read_batch(context: dg.OpExecutionContext, warehouse: Warehouse, ingest_queue: IngestQueue) -> RawBatch:
@@ -93,10 +88,14 @@ def read_batch_op(spec: StreamSpec) -> dg.OpDefinition:
             if not waiting:
                 context.log.info("No batch of %s is waiting; nothing to do.", spec.name)
                 return RawBatch(spec, None, (), began)
-            batch_id, attempt = waiting[0].id, waiting[0].attempt
+            batch_id = waiting[0].id
+        known = ledger.get(batch_id)
+        attempt = attempt or (known.attempt if known is not None else 0)
         row = ledger.start(batch_id, attempt, context.run_id)
-        if row is None or row.settled:
-            context.log.info("Batch %s is settled already; nothing to do.", batch_id)
+        if row is None or row.stream != spec.name:
+            raise PermanentError(f"There is no batch {batch_id} of {spec.name} in the ledger.")
+        if row.settled or row.attempt > attempt:
+            context.log.info("Batch %s is settled, or a later attempt has been requested; nothing to do.", batch_id)
             return RawBatch(spec, None, (), began)
         with _recorded(context, warehouse, row):
             entries = tuple(ingest_queue.queue.read(spec.name, row.first_id, row.last_id))

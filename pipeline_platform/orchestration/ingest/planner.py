@@ -102,7 +102,7 @@ def _retry(
             ledger.fail(
                 row.id,
                 row.attempt,
-                run_id=row.run_id or "",
+                run_id=row.run_id,
                 error_class="RunLost",
                 message="The run ended without recording an outcome: it was killed, or it could not start.",
                 not_before=now + timedelta(seconds=retry_pause(row.attempt)),

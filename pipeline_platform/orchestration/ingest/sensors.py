@@ -45,8 +45,10 @@ def ingest_sensor(spec: StreamSpec, limits: PlanLimits) -> dg.SensorDefinition:
             return dg.SkipReason(f"{error} The next tick tries again; what was accepted stays in the queue.")
         if not decided.requests:
             return dg.SkipReason(decided.note)
-        context.log.info(decided.note)
-        return dg.SensorResult(run_requests=[_run_request(spec, request) for request in decided.requests])
+        return dg.SensorResult(
+            run_requests=[_run_request(spec, request) for request in decided.requests],
+            cursor=decided.note,  # for people: the ledger, not the cursor, is what the planner goes by
+        )
 
     return ingest
 

@@ -1,0 +1,106 @@
+"""Runs `pipeline-platform up` as a person does: a process of its own, free ports, a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from pipeline_platform.local.ports import free_port
+
+COMMAND = [str(Path(sys.executable).parent / "pipeline-platform")]
+CLEAN = ("DATABASE_URL", "REDIS_URL", "DAGSTER_HOME", "PYTHONWARNINGS")
+
+
+class Up:
+    """One `up`. Its state folder outlives it until `remove`."""
+
+    def __init__(self, *options: str, env: dict[str, str] | None = None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="pipeline-up-"))
+        self.folder.chmod(0o755)
+        self.state_dir = self.folder / "state"
+        self.port, self.dagster_port = free_port(), free_port()
+        self.options = options
+        self.env = {k: v for k, v in os.environ.items() if k not in CLEAN and not k.startswith("PIPELINE_")} | (
+            env or {}
+        )
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> str:
+        """Everything that `up` has printed."""
+        return (self.folder / "log").read_text(errors="replace")
+
+    def start(self, patience: float = 120.0) -> Up:
+        """Starts it and waits until it says that it is up."""
+        arguments = ["up", "--state-dir", str(self.state_dir), "--port", str(self.port)]
+        arguments += ["--dagster-port", str(self.dagster_port), *self.options]
+        already = len(self.log) if (self.folder / "log").exists() else 0
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen([*COMMAND, *arguments], stdout=log, stderr=log, env=self.env)
+        until = time.monotonic() + patience
+        while "Ctrl-C stops everything" not in self.log[already:]:
+            if self.process.poll() is not None or time.monotonic() > until:
+                raise AssertionError(f"`up` did not come up:\n{self.log[-4000:]}")
+            time.sleep(0.2)
+        return self
+
+    def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Runs another command on the same state folder."""
+        return subprocess.run(
+            [*COMMAND, *arguments, "--state-dir", str(self.state_dir)],
+            capture_output=True,
+            text=True,
+            env=self.env,
+            check=check,
+            timeout=120,
+        )
+
+    def status(self) -> dict[str, Any]:
+        """`status --json`, healthy or not."""
+        found: dict[str, Any] = json.loads(self.run("status", "--json", check=False).stdout)
+        return found
+
+    def pid(self, service: str) -> int:
+        """The process of a service."""
+        return next(int(row["pid"]) for row in self.status()["services"] if row["name"] == service)
+
+    def interrupt(self, patience: float = 90.0) -> int:
+        """Ctrl-C; returns the exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(patience)
+
+    def kill(self) -> None:
+        """SIGKILL of the parent alone."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def orphans(self) -> list[str]:
+        """Processes that still mention the state folder."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) == os.getpid():
+                continue
+            try:
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                environment = (entry / "environ").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            if command and (str(self.state_dir) in command or f"PIPELINE_STATE_DIR={self.state_dir}" in environment):
+                found.append(f"{entry.name}: {command[:120]}")
+        return found
+
+    def remove(self) -> None:
+        """Stops what runs and removes the folder."""
+        if self.process is not None and self.process.poll() is None:
+            self.interrupt()
+        shutil.rmtree(self.folder, ignore_errors=True)

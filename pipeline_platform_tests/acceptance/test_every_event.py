@@ -1,0 +1,107 @@
+"""A known mixture through HTTP: every accepted event is in exactly one place."""
+
+from __future__ import annotations
+
+import json
+import random
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+import requests
+
+from pipeline_platform_tests.acceptance.stacks import Up
+from pipeline_platform_tests.oracle import Producer, differences, settled, wait_for
+
+
+@pytest.mark.timeout(180)
+def test_loaded_and_negative_and_dead_letters_are_all_that_was_accepted(up: Up) -> None:
+    where = up.status()
+    producer = Producer(where["gateway_url"], where["api_key"], random.Random(1))
+    for events in (1, 10, 250, 1000, 1, 3):
+        producer.send(events)
+    assert {request.outcome for request in producer.requests} == {"acknowledged"}
+    total = sum(request.events for request in producer.requests)
+
+    wait_for("everything is loaded", lambda: settled(where["warehouse_url"], total), 90)
+
+    assert differences(where["warehouse_url"], producer.requests) == []
+    for request in producer.requests:
+        answer = requests.get(
+            f"{where['gateway_url']}/v1/receipts/{request.receipt}",
+            headers={"X-API-Key": where["api_key"]},
+            timeout=10,
+        ).json()
+        assert answer["counts"] == {
+            "received": request.events,
+            "loaded": len(request.good),
+            "negative": len(request.negative),
+            "rejected": len(request.invalid),
+        }
+        assert answer["run"]["id"]
+
+
+@pytest.mark.timeout(120)
+def test_orders_go_all_the_way_and_a_person_can_ask_for_them(up: Up) -> None:
+    where = up.status()
+    late = (datetime.now(UTC) - timedelta(days=3)).isoformat()
+    events = [
+        {"country": "DE", "product": "tea", "amount": 10.5, "quantity": 2},
+        {"country": "DE", "product": "tea", "amount": 4.5, "quantity": 1, "ts": late},
+        {"country": "FR", "product": "mug", "amount": 12, "quantity": -1},
+        {"country": "FR", "product": "mug", "amount": -12, "quantity": 1},
+        {"country": "FR", "product": "mug", "amount": 12, "quantity": "one"},
+    ]
+    answer = requests.post(
+        f"{where['gateway_url']}/v1/streams/orders/events?wait=30",
+        json=events,
+        headers={"Authorization": f"Bearer {where['api_key']}"},
+        timeout=40,
+    )
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["state"] == "partial"
+    assert answer.json()["counts"] == {"received": 5, "loaded": 2, "negative": 1, "rejected": 2}
+
+    shown = up.run("sql", "select country, sum(amount) as amount, count(*) as n from orders group by 1", "--json")
+    assert json.loads(shown.stdout) == [{"country": "DE", "amount": 15.0, "n": 2}]
+    with psycopg.connect(where["warehouse_readonly_url"]) as connection:
+        reasons = connection.execute(
+            "select reason, count(*) from dead_letters where stream = 'orders' group by 1 order by 1"
+        ).fetchall()
+        minutes = connection.execute("select sum(amount_sum), sum(quantity_count) from orders_1m").fetchone()
+    assert reasons == [("bad_type", 1), ("negative_rejected", 1)]
+    assert minutes == (15.0, 2)
+
+
+def test_status_names_what_others_rely_on(up: Up) -> None:
+    status = up.status()
+    for name in (
+        "gateway_url",
+        "dagster_url",
+        "warehouse_url",
+        "warehouse_readonly_url",
+        "redis_url",
+        "api_key",
+        "services",
+        "streams",
+    ):
+        assert status[name], name
+    assert status["healthy"] is True
+    assert {"name", "pid", "state", "restarts"} <= set(status["services"][0])
+    assert {"postgres", "valkey", "gateway", "code", "worker", "daemon", "dagster"} == {
+        service["name"] for service in status["services"]
+    }
+    assert {stream["name"] for stream in status["streams"]} == {"orders", "telemetry"}
+    assert all("backlog" in stream and "watermark" in stream for stream in status["streams"])
+
+
+def test_the_lineage_reads_queue_events_minutes(up: Up) -> None:
+    where = up.status()
+    query = "{ assetNodes { assetKey { path } dependencyKeys { path } groupName } }"
+    answer = requests.post(f"{where['dagster_url']}/graphql", json={"query": query}, timeout=30).json()
+    parents = {
+        "/".join(node["assetKey"]["path"]): ["/".join(key["path"]) for key in node["dependencyKeys"]]
+        for node in answer["data"]["assetNodes"]
+    }
+    assert parents["warehouse/telemetry_events"] == ["queue/telemetry"]
+    assert parents["warehouse/telemetry_1m"] == ["warehouse/telemetry_events"]
