@@ -21,6 +21,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import orjson
 import redis
@@ -62,8 +63,7 @@ class Closed(asyncio.Protocol):
         self.took: list[float] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         self._send()
 
     def _send(self) -> None:
@@ -138,6 +138,7 @@ def measure(
             [sys.executable, "-m", "benchmarks.edge", "--drive", json.dumps(plan), "--request", file.name],
             stdout=subprocess.PIPE,
             check=True,
+            timeout=seconds + 20,
         )
     figures: dict[str, float] = json.loads(answer.stdout)
     return figures

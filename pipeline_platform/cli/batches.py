@@ -21,9 +21,10 @@ _PLACE = re.compile(r"\A(?:Line|Event) [0-9]+:? ")
 
 @dataclass(frozen=True)
 class Target:
-    """Where batches go and how. `run_id` makes the same rows new ones."""
+    """Where batches go and how. `source` is what the file is known by: its path; `run_id` makes its rows new ones."""
 
     stream: str
+    source: str = "-"
     run_id: str = ""
     strict: bool = False
     gzip: bool = False
@@ -55,8 +56,10 @@ class Batch:
 
 
 def idempotency_key(target: Target, start: int, body: bytes) -> str:
-    """The same for the same rows at the same place of the same run, today and after an interruption."""
-    digest = hashlib.sha256(f"{target.stream}\n{target.run_id}\n{start}\n".encode())
+    """The same for the same rows at the same place of the same file and run, today and after an interruption."""
+    digest = hashlib.sha256(
+        f"{target.stream}\n{target.source}\n{target.run_id}\n{start}\n".encode("utf-8", "surrogateescape")
+    )
     digest.update(body)
     return f"ingest-{digest.hexdigest()}"
 

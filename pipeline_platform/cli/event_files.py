@@ -74,6 +74,11 @@ class EventFile:
         return str(self.path) if self.path else "standard input"
 
     @property
+    def identity(self) -> str:
+        """What makes it the same file: its path. A copy elsewhere is another file, with events of its own."""
+        return str(self.path.resolve()) if self.path else "-"
+
+    @property
     def size(self) -> int | None:
         """Bytes on disk, None when that says nothing."""
         return self.path.stat().st_size if self.path is not None and self.path.is_file() else None

@@ -63,7 +63,7 @@ def _array(file: IO[bytes], name: str) -> Iterator[Row]:
     if len(text) > ARRAY_MAX:
         raise PermanentError(f"{name} is one JSON array of more than {ARRAY_MAX // 2**20} MiB; make it NDJSON.")
     try:
-        events = orjson.loads(text.removeprefix(_BOM).strip())
+        events = orjson.loads(text.removeprefix(_BOM))
     except orjson.JSONDecodeError as error:
         raise PermanentError(f"{name}, line {error.lineno}: not JSON: {error.msg}.") from None
     for number, event in enumerate(events, 1):

@@ -65,7 +65,7 @@ def ingest(
     if source.path is None and not run_id:
         run_id = uuid.uuid4().hex
     compress = not is_loopback(url) if compress is None else compress
-    target = Target(stream, run_id, strict, compress, skip_bad, batch_size, source.name)
+    target = Target(stream, source.identity, run_id, strict, compress, skip_bad, batch_size, source.name)
     gateway = Gateway(url, key, patience, threading.Event(), Meter(source))
     client = gateway.client()  # complains about the URL or the key before anything is read
     journal = open_journal(settings, source, target, gateway, restart=restart)

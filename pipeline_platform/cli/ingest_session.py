@@ -57,15 +57,14 @@ def open_journal(settings: Settings, source: EventFile, target: Target, gateway:
     """The journal of this file, stream, gateway and run; standard input has none."""
     if source.path is None:
         return Journal()
-    where = str(source.path.resolve())
-    parts = (gateway.url.rstrip("/"), target.stream, where, target.run_id)
+    parts = (gateway.url.rstrip("/"), target.stream, target.source, target.run_id)
     path = journal_path(settings.state_dir.absolute(), parts)
     if path is None:
         gateway.meter.note(f"{settings.state_dir} cannot be written: a repetition relies on Idempotency-Keys alone.")
         return Journal()
     if restart:
         path.unlink(missing_ok=True)
-    journal = Journal.load(path, where)
+    journal = Journal.load(path, target.source)
     key_id = token_id(gateway.key) or ""
     if any(segment.state == "sent" for segment in journal.segments) and journal.key_id not in ("", key_id):
         raise SettingError(

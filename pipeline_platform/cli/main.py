@@ -27,7 +27,7 @@ def main() -> None:
     try:
         app()
     except PlatformError as error:
-        Console(stderr=True).print(f"pipeline-platform: {error}", style="red", markup=False, highlight=False)
+        Console(stderr=True, highlight=False).print(f"pipeline-platform: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -101,13 +101,20 @@ def _rows(url: str, text: str, timeout: float) -> Iterator[tuple[list[str], Iter
             # The extended protocol, which takes one statement only. The bytes are the user's own text.
             stream: Iterator[tuple[Any, ...]] = iter(cursor.stream(text.encode()))
             first = next(stream, None)
-            names = [column.name for column in cursor.description or ()]
+            names = _names(connection, text) if first is None else [column.name for column in cursor.description or ()]
             yield names, _chain(first, stream)
             stream.close()  # type: ignore[attr-defined]
     except psycopg.Error as error:
         raise PermanentError(_explain(error, text, timeout)) from None
     finally:
         connection.close()
+
+
+def _names(connection: psycopg.Connection[Any], text: str) -> list[str]:
+    """The columns of a query without rows, which a stream does not tell."""
+    connection.pgconn.prepare(b"shape", text.encode())
+    shape = connection.pgconn.describe_prepared(b"shape")
+    return [(shape.fname(number) or b"").decode() for number in range(shape.nfields)]
 
 
 def _chain(first: tuple[Any, ...] | None, rest: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
@@ -125,7 +132,7 @@ def _explain(error: psycopg.Error, text: str, timeout: float) -> str:
     if "multiple commands" in message:
         return "Give one statement at a time."
     if error.sqlstate is None:
-        if "no result" in message or "produce" in message or "stream" in message:
+        if not isinstance(error, psycopg.OperationalError):  # the driver's own: it did not expect this to be streamed
             return "`sql` prints the rows of a query, and this statement has none."
         return f"The warehouse did not answer: {message}."
     if error.diag.statement_position:

@@ -94,7 +94,7 @@ def show(
         **spec.model_dump(mode="json"),
         "endpoint": f"{gateway}/v1/streams/{name}/events",
         "tables": [tables.events.name, tables.series.name, tables.minutes.name],
-        "views": list(tables.views),
+        "views": [view.name for view in tables.views],
     }
     if as_json:
         print_json(document)

@@ -142,6 +142,7 @@ def _comment_and_grant(connection: sa.Connection, specs: list[StreamSpec]) -> No
         if connection.scalar(sa.text("select true from pg_roles where rolname = :role"), {"role": role}):
             connection.execute(sa.text(f"grant usage on schema public to {role}"))
             connection.execute(sa.text(f"grant {rights} on {ours} to {role}"))
+            connection.execute(sa.text(f"grant select on {VERSION_TABLE} to {role}"))
     if connection.scalar(sa.text("select true from pg_roles where rolname = 'pipeline_loader'")):
         connection.execute(
             sa.text("grant execute on function pipeline_ensure_partition(text, date) to pipeline_loader")

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.warehouse.engine import warehouse_errors
 
+LOCK_TIMEOUT = "5s"  # then a query that takes long is left in peace until the next run
 _DAY = re.compile(r"_events_(\d{4})(\d{2})(\d{2})\Z")
 
 
@@ -72,7 +73,7 @@ def drop_expired(engine: sa.Engine, spec: StreamSpec, now: datetime) -> list[str
         for day, name in partitions(connection, spec.name).items():
             if day >= oldest:
                 continue
-            connection.execute(sa.text("set local lock_timeout = '5s'"))
+            connection.execute(sa.text(f"set local lock_timeout = '{LOCK_TIMEOUT}'"))
             connection.execute(sa.text(f'drop table "{name}"'))
             connection.execute(
                 sa.text(f'delete from "{spec.name}_minutes" where window_start >= :from and window_start < :to'),

@@ -86,7 +86,7 @@ def test_status_names_what_others_rely_on(up: Up) -> None:
         "streams",
     ):
         assert status[name], name
-    assert status["healthy"] is True
+    assert status["healthy"] is True, status
     assert {"name", "pid", "state", "restarts"} <= set(status["services"][0])
     assert {"postgres", "valkey", "gateway", "code", "worker", "daemon", "dagster"} == {
         service["name"] for service in status["services"]

@@ -44,7 +44,8 @@ begin
         raise exception 'there is no stream %', stream_name using hint = 'Run pipeline-platform migrate.';
     end if;
     perform pg_advisory_xact_lock(hashtext('pipeline partition ' || child));
-    if to_regclass(quote_ident(child)) is not null then
+    -- By query: to_regclass answers from a cache that waiting for an advisory lock does not refresh.
+    if exists (select from pg_class where relname = child and relnamespace = 'public'::regnamespace) then
         return false;
     end if;
     -- Attaching takes a weaker lock on the parent than CREATE TABLE ... PARTITION OF: loads go on meanwhile.

@@ -1,0 +1,1 @@
+"""The command line against real servers and a real gateway."""
