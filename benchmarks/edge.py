@@ -85,7 +85,7 @@ class Closed(asyncio.Protocol):
         else:
             self._transport.close()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
         if not self.done.done():
             self.done.set_result(None)
 
@@ -165,7 +165,7 @@ def valkey() -> Iterator[ValkeyServer]:
     folder.chmod(0o755)
     state = open_state_dir(folder / "state")
     server = ValkeyServer.prepare(state, server_account(), max_memory=1 << 30)
-    supervisor = Supervisor([server.service()], lambda name, line: None, state)
+    supervisor = Supervisor([server.service()], lambda *_: None, state)
     supervisor.start()
     try:
         yield server
@@ -254,7 +254,7 @@ def main() -> None:
                     row(f"valkey, {kind}, {name}, {how}", figures, int(count))
                     client.delete("bench", *keys)
         client.close()
-    Console().print(table)
+    Console(width=130).print(table)
 
 
 if __name__ == "__main__":

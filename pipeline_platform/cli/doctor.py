@@ -27,7 +27,8 @@ def register(app: typer.Typer) -> None:
 def doctor(state_dir: StateDir = None, as_json: AsJson = False) -> None:
     """Check this machine, the servers, their durability, and that queue, ledger, facts and aggregates agree.
 
-    A line a check: ok, warn or fail, and what to do. Exit code 1 when something fails.
+    A line a check: ok, warn or fail, and what to do. Exit code 1 when
+    something fails.
 
     Example: pipeline-platform doctor
     """

@@ -38,7 +38,7 @@ def ingest(
     batch_size: Annotated[int, typer.Option(min=1, max=50_000, help="Events in one request.")] = 1000,
     concurrency: Annotated[int, typer.Option(min=1, max=32, help="Requests at the same time.")] = 2,
     compress: Annotated[
-        bool | None, typer.Option("--gzip/--no-gzip", help="Compress requests.  [default: except to this machine]")
+        bool | None, typer.Option("--gzip/--no-gzip", help="Compress requests (default: except to this machine).")
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse events that break the stream's contract.")] = False,
     skip_bad: Annotated[
@@ -52,9 +52,10 @@ def ingest(
 ) -> None:
     """Send a file of events: NDJSON, a JSON array, CSV with a header, or Parquet.
 
-    Started again after an interruption, it goes on where it stopped and doubles nothing. A file that was sent
-    completely is not sent again; --run-id NAME sends it as new events. What comes on standard input is new each
-    time, unless --run-id names it: then repeating it within a day doubles nothing.
+    Started again after an interruption, it goes on where it stopped and doubles
+    nothing. A file that was sent completely is not sent again; --run-id NAME
+    sends it as new events. Standard input is new each time, unless --run-id
+    names it: then repeating it within a day doubles nothing.
 
     Example: pipeline-platform ingest telemetry readings.csv.gz --wait
 

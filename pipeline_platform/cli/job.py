@@ -34,7 +34,7 @@ def job(
 ) -> None:
     """Show what became of an accepted request: its state, counts, batch, Dagster run and times.
 
-    Exit code 1 when it failed, and when --wait ended before there was an outcome.
+    Exit code 1 when it failed, and when --wait ended before an outcome.
 
     Example: pipeline-platform job telemetry.1763712000000-0 --wait 30
     """

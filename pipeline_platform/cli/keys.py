@@ -29,7 +29,7 @@ def create(
     name: Annotated[str, typer.Argument(help="Who or what the key is for.", show_default=False)],
     scope: Annotated[
         list[str] | None,
-        typer.Option(help=f"{', '.join(SCOPES)}; may be repeated.  [default: ingest and read]", show_default=False),
+        typer.Option(help=f"{', '.join(SCOPES)}; may be repeated (default: ingest and read).", show_default=False),
     ] = None,
     state_dir: StateDir = None,
     as_json: AsJson = False,

@@ -27,7 +27,8 @@ def main() -> None:
     try:
         app()
     except PlatformError as error:
-        Console(stderr=True, highlight=False).print(f"pipeline-platform: {error}", style="red", markup=False, soft_wrap=True)
+        stderr = Console(stderr=True, highlight=False)
+        stderr.print(f"pipeline-platform: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

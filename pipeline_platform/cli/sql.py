@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date, datetime, timedelta
-from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import psycopg
 import sqlalchemy as sa
 import typer
 from psycopg import errors
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from pipeline_platform.cli.options import AsJson, StateDir, connections
+from pipeline_platform.cli.result_sets import print_csv, print_json, print_table
 from pipeline_platform.errors import PermanentError, SettingError, WarehouseUnavailableError
 
 TABLE_ROWS = 1000
-_WIDE = 10_000  # columns of a "terminal" that is a file: nothing is cut off there
 
 
 def register(app: typer.Typer) -> None:
@@ -41,14 +34,15 @@ def sql(
     as_json: AsJson = False,
     limit: Annotated[
         int | None,
-        typer.Option(min=0, help="Rows to print.  [default: 1000 in a table, else all]", show_default=False),
+        typer.Option(min=0, help="Rows to print (default: 1000 in a table, else all).", show_default=False),
     ] = None,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds the query may take; 0 for any.")] = 30.0,
 ) -> None:
     """Query the warehouse; nothing can be written.
 
-    Each stream has a view of its events and one of its minutes, such as telemetry and telemetry_1m; the tables
-    assets and dead_letters say what became of every batch and of every refused event.
+    Each stream has a view of its events and one of its minutes, such as
+    telemetry and telemetry_1m; the tables assets and dead_letters say what
+    became of every batch and of every refused event.
 
     Example: pipeline-platform sql "select * from telemetry_1m order by window_start desc limit 5"
 
@@ -60,11 +54,11 @@ def sql(
     _, where = connections(state_dir)
     with _rows(where.warehouse_readonly_url, text, timeout) as (names, rows):
         if as_csv:
-            _print_csv(names, islice(rows, limit))
+            print_csv(names, islice(rows, limit))
         elif as_json:
-            _print_json(names, islice(rows, limit))
+            print_json(names, islice(rows, limit))
         else:
-            _print_table(names, rows, TABLE_ROWS if limit is None else limit)
+            print_table(names, rows, TABLE_ROWS if limit is None else limit)
 
 
 def _text(query: str | None, file: str | None) -> str:
@@ -141,84 +135,3 @@ def _explain(error: psycopg.Error, text: str, timeout: float) -> str:
         message += f" (line {line}, column {column})"
     hint = f" {error.diag.message_hint}" if error.diag.message_hint else ""
     return f"PostgreSQL says: {message}.{hint}"
-
-
-def _print_table(names: Sequence[str], rows: Iterator[tuple[Any, ...]], limit: int) -> None:
-    table = Table()
-    for name in names:
-        table.add_column(Text(_printable(name)))
-    count = 0
-    for row in islice(rows, limit):
-        table.add_row(*(_cell(value) for value in row))
-        count += 1
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
-    console.print(table)
-    if next(rows, None) is not None:
-        note = f"The first {count:,} rows; there are more. --limit or --csv shows them."
-        Console(stderr=True, highlight=False).print(note, style="yellow", soft_wrap=True)
-    else:
-        console.print(f"{count:,} row{'' if count == 1 else 's'}")
-
-
-def _cell(value: Any) -> Text:
-    if value is None:
-        return Text("null", style="dim")
-    number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
-    return Text(_printable(_plain(value)), justify="right" if number else "left")
-
-
-def _printable(text: str) -> str:
-    """Events come from anywhere: what would steer the terminal is shown instead of sent."""
-    return "".join(sign if sign.isprintable() or sign == "\n" else f"\\x{ord(sign):02x}" for sign in text)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat(" ")
-    if isinstance(value, bytes):
-        return "\\x" + value.hex()
-    if isinstance(value, dict | list):
-        return orjson.dumps(value, default=_default).decode()
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value)
-
-
-def _print_csv(names: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows(["" if value is None else _plain(value) for value in row] for row in rows)
-
-
-def _print_json(names: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> None:
-    keys = _distinct(names)
-    opening = "[\n"
-    for row in rows:
-        document = orjson.dumps(dict(zip(keys, row, strict=True)), default=_default, option=orjson.OPT_NON_STR_KEYS)
-        sys.stdout.write(f"{opening}{document.decode()}")
-        opening = ",\n"
-    sys.stdout.write("[]\n" if opening == "[\n" else "\n]\n")
-
-
-def _distinct(names: Sequence[str]) -> list[str]:
-    """Names as keys: the second `count` is `count_2`."""
-    keys: list[str] = []
-    for name in names:
-        number, key = 1, name
-        while key in keys:
-            number += 1
-            key = f"{name}_{number}"
-        keys.append(key)
-    return keys
-
-
-def _default(value: Any) -> Any:
-    if isinstance(value, Decimal):
-        return int(value) if value.is_finite() and value == value.to_integral_value() else float(value)
-    if isinstance(value, int):  # beyond 64 bits
-        return str(value)
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, date):
-        return value.isoformat()
-    return _plain(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
 import requests
 import typer
@@ -11,7 +11,7 @@ from rich.table import Table
 
 from pipeline_platform.cli.options import AsJson, StateDir, connections, console, print_json
 from pipeline_platform.core.streams import load_specs
-from pipeline_platform.errors import PlatformError
+from pipeline_platform.errors import PlatformError, SettingError
 from pipeline_platform.local.connections import Connections
 from pipeline_platform.local.lock import holder
 from pipeline_platform.local.state import read_services
@@ -29,14 +29,28 @@ def register(app: typer.Typer) -> None:
     app.command("status")(status)
 
 
-def status(state_dir: StateDir = None, as_json: AsJson = False) -> None:
+def status(
+    state_dir: StateDir = None,
+    as_json: AsJson = False,
+    field: Annotated[
+        str | None, typer.Option(help="Print one field alone, such as api_key or gateway_url.", show_default=False)
+    ] = None,
+) -> None:
     """Show where things are, the health of each service, and each stream's backlog and watermark.
 
     Exit code 0 when all services are ready, 3 otherwise.
 
     Example: pipeline-platform status --json
+
+    Example: pipeline-platform status --field api_key
     """
     settings, where = connections(state_dir)
+    if field is not None:
+        places = _places(where)
+        if field not in places:
+            raise SettingError(f"There is no field {field!r}; there are {', '.join(places)}.")
+        typer.echo(places[field])
+        return
     report = _report(settings, where)
     if as_json:
         print_json(report)
@@ -53,7 +67,7 @@ def _report(settings: Settings, where: Connections) -> dict[str, Any]:
     ]
     ready = _gateway_ready(where)
     return {
-        **{name: value for name, value in asdict(where).items() if name not in SECRET},
+        **_places(where),
         "state_dir": str(settings.state_dir.resolve()),
         "up_pid": holder(settings.state_dir),
         "healthy": ready and all(service["state"] == "ready" for service in services),
@@ -61,6 +75,10 @@ def _report(settings: Settings, where: Connections) -> dict[str, Any]:
         "services": services,
         "streams": _streams(settings, where),
     }
+
+
+def _places(where: Connections) -> dict[str, str]:
+    return {name: str(value) for name, value in asdict(where).items() if name not in SECRET}
 
 
 def _gateway_ready(where: Connections) -> bool:
@@ -104,10 +122,8 @@ def _streams(settings: Settings, where: Connections) -> list[dict[str, Any]]:
 
 
 def _print(report: dict[str, Any]) -> None:
-    places = Table(show_header=False, box=None)
     for name in ("gateway_url", "dagster_url", "warehouse_readonly_url", "api_key", "state_dir"):
-        places.add_row(name, str(report[name]))
-    console.print(places)
+        console.print(f"{name:<23} {report[name]}", markup=False, soft_wrap=True)
     services = Table("service", "pid", "state", "restarts")
     for service in report["services"]:
         colour = "green" if service["state"] == "ready" else "red"
@@ -115,18 +131,20 @@ def _print(report: dict[str, Any]) -> None:
             service["name"], str(service["pid"] or "-"), f"[{colour}]{service['state']}[/]", str(service["restarts"])
         )
     console.print(services)
-    columns = (
-        "name",
-        "accepted",
-        "backlog",
-        "loaded",
-        "negative",
-        "rejected",
-        "unsettled_batches",
-        "watermark",
-        "error",
-    )
-    streams = Table(*columns)
+    columns = {
+        "name": "stream",
+        "accepted": "accepted",
+        "backlog": "backlog",
+        "loaded": "loaded",
+        "negative": "negative",
+        "rejected": "rejected",
+        "unsettled_batches": "in flight",
+    }
+    streams = Table(*columns.values())
     for stream in report["streams"]:
-        streams.add_row(*(f"{value:,}" if isinstance(value := stream.get(c, ""), int) else str(value) for c in columns))
+        cells = (stream.get(name, "-") for name in columns)
+        streams.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in cells))
     console.print(streams)
+    for stream in report["streams"]:
+        if "error" in stream:
+            console.print(f"{stream['name']}: {stream['error']}", style="red", markup=False)

@@ -125,7 +125,8 @@ def check(
 ) -> None:
     """Check stream files, and say what `migrate` would change in the warehouse; nothing is changed.
 
-    Without a path, the streams that are in use. Exit code 1 when a file is wrong or a change would lose data.
+    Without a path, the streams that are in use. Exit code 1 when a file is
+    wrong or a change would lose data.
 
     Example: pipeline-platform streams check my-streams/
     """

@@ -63,9 +63,7 @@ def read_stream_aggregates(
     question = question_of(stream, filters)
     here = decode_cursor(cursor, question, len(spec.dimensions)) if cursor is not None else None
     low, high = _range(start, end, here)
-    page = read_aggregates(
-        edge.engine, spec, AggregateQuery(low, high, filters, limit, here.after if here else None)
-    )
+    page = read_aggregates(edge.engine, spec, AggregateQuery(low, high, filters, limit, here.after if here else None))
     following = encode_cursor(Cursor(low, high, page.next), question) if page.next else None
     headers = {}
     if following:

@@ -57,6 +57,7 @@ class IngestEndpoint:
             problem = problem_of(error)
             if problem.status == 500:
                 raise
+            self._edge.metrics.refusals.labels(problem.kind).inc()
             await problem_response(problem, scope["path"])(scope, receive, send)
             return
         headers.append((b"content-length", b"%d" % len(body)))

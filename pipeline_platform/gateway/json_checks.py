@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -27,9 +26,34 @@ def check_event(text: bytes, index: int, line: int | None, depth: int) -> None:
     """Raises the ProblemError of one event's text, if it has one. `line` counts from 1, `index` from 0."""
     reason = _reason(text, depth)
     if reason:
-        where: dict[str, Any] = {"index": index} if line is None else {"line": line, "index": index}
-        place = f"Event {index}" if line is None else f"Line {line}"
-        raise ProblemError("malformed-event", f"{place}: {reason}", **where)
+        raise _refused(reason, index, line)
+
+
+def check_array(body: bytes, events: list[Any], depth: int) -> None:
+    """The same for each element of an array that was parsed as `events`."""
+    text = body.decode()
+    at = 1
+    for index, event in enumerate(events):
+        # Before its end is looked for, which recurses as deep as it is nested.
+        reason = _wrong_shape(event, depth)
+        if reason:
+            raise _refused(reason, index, None)
+        match = _WHITE.match(text, at)
+        start = match.end() if match else at
+        _, at = _PLAIN.raw_decode(text, start)
+        check_event(text[start:at].encode(), index, None, depth)
+
+
+def _refused(reason: str, index: int, line: int | None) -> ProblemError:
+    where: dict[str, Any] = {"index": index} if line is None else {"line": line, "index": index}
+    place = f"Event {index}" if line is None else f"Line {line}"
+    return ProblemError("malformed-event", f"{place}: {reason}", **where)
+
+
+def _wrong_shape(event: object, depth: int) -> str | None:
+    if type(event) is not dict:
+        return "an event is a JSON object."
+    return f"the event is nested more than {depth} deep." if _too_deep(event, depth) else None
 
 
 def _reason(text: bytes, depth: int) -> str | None:
@@ -37,10 +61,9 @@ def _reason(text: bytes, depth: int) -> str | None:
         event = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         return why_not_json(text, error)
-    if type(event) is not dict:
-        return "an event is a JSON object."
-    if _too_deep(event, depth):
-        return f"the event is nested more than {depth} deep."
+    wrong = _wrong_shape(event, depth)
+    if wrong:
+        return wrong
     if b"\\u0000" in text and _holds_nul(event):
         return "a text holds a NUL character (\\u0000), which the warehouse cannot store."
     try:
@@ -117,21 +140,3 @@ def _integer(text: str) -> int:
 
 _CAREFUL = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer, strict=True)
 _PLAIN = json.JSONDecoder(parse_int=str, parse_float=str)
-
-
-def split_array(body: bytes, events: list[Any], depth: int) -> Iterator[bytes]:
-    """The text of each element of an array that is known to be JSON, and parsed as `events`.
-
-    Elements that are nested too deep are yielded parsed and dumped, because finding their end would recurse as deep;
-    `check_event` refuses them anyway.
-    """
-    text = body.decode()
-    at = 1
-    for event in events:
-        if type(event) is not dict or _too_deep(event, depth):
-            yield orjson.dumps(event)
-            return
-        match = _WHITE.match(text, at)
-        start = match.end() if match else at
-        _, at = _PLAIN.raw_decode(text, start)
-        yield text[start:at].encode()

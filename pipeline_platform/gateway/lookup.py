@@ -99,5 +99,3 @@ def _summary(edge: Edge, name: str) -> dict[str, Any]:
         "measures": list(spec.measures),
         "links": {"self": here, "events": f"{here}/events", "aggregates": f"{here}/aggregates"},
     }
-
-

@@ -40,7 +40,10 @@ class Metrics:
             "pipeline_replayed_requests_total", "Requests repeated by Idempotency-Key.", ("stream",), registry=registry
         )
         self.refusals = Counter(
-            "pipeline_refused_requests_total", "Refusals by kind of problem.", ("kind",), registry=registry
+            "pipeline_refused_requests_total",
+            "Refused POSTs by kind of problem.",
+            ("kind",),
+            registry=registry,
         )
         self.append_seconds = Histogram(
             "pipeline_queue_append_seconds", "Time of one shared durable append.", buckets=_SECONDS, registry=registry

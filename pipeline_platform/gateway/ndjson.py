@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from pipeline_platform.gateway.json_checks import check_event, line_of_error, split_array, why_not_json
+from pipeline_platform.gateway.json_checks import check_array, check_event, line_of_error, why_not_json
 from pipeline_platform.gateway.problems import ProblemError
 
 _SPACE = b" \t\r\n"
@@ -84,8 +84,7 @@ def from_json(body: bytes, bounds: Bounds) -> Events:
     if len(events) > bounds.events:
         raise _too_many(bounds)
     if not all(type(event) is dict for event in events) or not _plain(body, events):
-        for index, text in enumerate(split_array(body, events, bounds.depth)):
-            check_event(text, index, None, bounds.depth)
+        check_array(body, events, bounds.depth)
     lines = [orjson.dumps(event) for event in events]
     _bound(lines, None, bounds)
     return Events(b"\n".join(lines), len(lines))

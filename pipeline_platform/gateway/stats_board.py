@@ -73,9 +73,7 @@ class Stats(BaseModel):
 class StatsBoard:
     """Blocking: for a worker thread. Concurrent askers share one computation."""
 
-    def __init__(
-        self, engine: sa.Engine, pressure: Pressure, *, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, engine: sa.Engine, pressure: Pressure, *, clock: Callable[[], float] = time.time) -> None:
         self._engine = engine
         self._ledger = Ledger(engine)
         self._pressure = pressure

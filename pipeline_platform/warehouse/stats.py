@@ -90,8 +90,6 @@ def batch_latencies(engine: sa.Engine, ids: Collection[int]) -> dict[int, BatchL
         for row in connection.execute(_LATENCIES, {"ids": list(ids)}):
             found.setdefault(row.id, []).append(row)
     return {
-        batch: BatchLatencies(
-            rows[0].stream, tuple(row.latency_ms for row in rows), tuple(row.events for row in rows)
-        )
+        batch: BatchLatencies(rows[0].stream, tuple(row.latency_ms for row in rows), tuple(row.events for row in rows))
         for batch, rows in found.items()
     }

@@ -98,9 +98,7 @@ def execute(engine: sa.Engine, statement: str, **parameters: Any) -> None:
 def minutes_agree(engine: sa.Engine, spec: StreamSpec) -> Agreement:
     """All aggregates there are against the facts."""
     century = 100 * 366 * 86_400 * 1_000_000
-    return minutes_equal_facts(
-        engine, spec, to_datetime(NOW_MS * 1000 - century), to_datetime(NOW_MS * 1000 + century)
-    )
+    return minutes_equal_facts(engine, spec, to_datetime(NOW_MS * 1000 - century), to_datetime(NOW_MS * 1000 + century))
 
 
 def ledger_agrees(engine: sa.Engine, spec: StreamSpec) -> Agreement:

@@ -17,6 +17,32 @@ from pipeline_platform.warehouse.ledger import Ledger
 from pipeline_platform.warehouse.migrate import migrate
 from pipeline_platform_tests.integration.batches import WIDE
 
+OTHERS_OUT = """
+select pg_terminate_backend(pid, 5000) from pg_stat_activity
+where datname = current_database() and pid <> pg_backend_pid()
+"""
+# Streams stay registered, everything else goes: rows, numbers and partitions.
+EMPTY = """
+do $$
+declare
+    relation record;
+begin
+    for relation in
+        select c.relname, c.relispartition from pg_class c
+        where c.relkind in ('r', 'p') and c.relnamespace = 'public'::regnamespace
+            and c.relname not in ('streams', 'pipeline_alembic_version')
+        order by c.relispartition desc
+    loop
+        if relation.relispartition then
+            execute format('drop table %I', relation.relname);
+        else
+            execute format('truncate %I restart identity cascade', relation.relname);
+        end if;
+    end loop;
+end
+$$
+"""
+
 
 @pytest.fixture(scope="session")
 def migrated_template(postgres_server: PostgresServer) -> str:
@@ -29,12 +55,25 @@ def migrated_template(postgres_server: PostgresServer) -> str:
     return name
 
 
+@pytest.fixture(scope="session")
+def shared_warehouse(postgres_server: PostgresServer, migrated_template: str) -> str:
+    """The URL of a warehouse that tests take turns with; `warehouse_url` empties it for each."""
+    return postgres_server.url(_clone(postgres_server, migrated_template))
+
+
 @pytest.fixture
-def warehouse_url(postgres_server: PostgresServer, migrated_template: str) -> Iterator[str]:
-    """The URL, as owner, of a migrated and empty warehouse."""
-    name = f"warehouse_{uuid.uuid4().hex}"
-    create = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
-    _run(postgres_server, create.format(sql.Identifier(name), sql.Identifier(migrated_template)))
+def warehouse_url(shared_warehouse: str) -> str:
+    """The URL, as owner, of a migrated and empty warehouse. Its tables may be filled but not changed."""
+    with psycopg.connect(shared_warehouse) as connection:
+        connection.execute(OTHERS_OUT)
+        connection.execute(EMPTY)
+    return shared_warehouse
+
+
+@pytest.fixture
+def own_warehouse_url(postgres_server: PostgresServer, migrated_template: str) -> Iterator[str]:
+    """The same for a test that changes tables or settings: slower, a database of its own."""
+    name = _clone(postgres_server, migrated_template)
     yield postgres_server.url(name)
     _run(postgres_server, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
@@ -48,9 +87,24 @@ def engine(warehouse_url: str) -> Iterator[sa.Engine]:
 
 
 @pytest.fixture
+def own_engine(own_warehouse_url: str) -> Iterator[sa.Engine]:
+    """The owner's engine of the test's own database."""
+    engine = connect(own_warehouse_url, pool_size=8)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
 def ledger(engine: sa.Engine) -> Ledger:
     """The ledger of that warehouse."""
     return Ledger(engine)
+
+
+def _clone(server: PostgresServer, template: str) -> str:
+    name = f"warehouse_{uuid.uuid4().hex}"
+    create = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+    _run(server, create.format(sql.Identifier(name), sql.Identifier(template)))
+    return name
 
 
 def _run(server: PostgresServer, statement: sql.Composed) -> None:

@@ -223,6 +223,4 @@ def _get(ledger: Ledger, batch_id: int) -> LedgerRow:
 
 
 def _fail(ledger: Ledger, batch_id: int, attempt: int) -> bool:
-    return ledger.fail(
-        batch_id, attempt, run_id="run", error_class="E", message="it broke", not_before=LATER
-    )
+    return ledger.fail(batch_id, attempt, run_id="run", error_class="E", message="it broke", not_before=LATER)

@@ -50,14 +50,20 @@ def test_midnight_belongs_to_the_day_that_it_begins(engine: sa.Engine) -> None:
 
 
 @pytest.mark.parametrize("zone", ["Asia/Kolkata", "America/St_Johns", "Europe/London", "Pacific/Kiritimati"])
-def test_a_session_in_another_time_zone_changes_nothing(engine: sa.Engine, warehouse_url: str, zone: str) -> None:
-    with engine.begin() as connection:  # the libpq URL of psql users and BI tools has its own zone
-        connection.execute(sa.text(f'alter database "{sa.make_url(warehouse_url).database}" set timezone = \'{zone}\''))
-    url = sa.make_url(warehouse_url).set(drivername="postgresql+psycopg")
+def test_a_session_in_another_time_zone_changes_nothing(
+    own_engine: sa.Engine, own_warehouse_url: str, zone: str
+) -> None:
+    with own_engine.begin() as connection:  # the libpq URL of psql users and BI tools has its own zone
+        connection.execute(
+            sa.text(f"alter database \"{sa.make_url(own_warehouse_url).database}\" set timezone = '{zone}'")
+        )
+    url = sa.make_url(own_warehouse_url).set(drivername="postgresql+psycopg")
     elsewhere = sa.create_engine(url, poolclass=sa.pool.NullPool)
     assert rows(elsewhere, "show timezone") == [(zone,)]
     # The hours around both of Europe's changes to and from summer time, and midnight in UTC.
-    times = [datetime(2025, month, day, hour, 30, tzinfo=UTC) for month, day in ((3, 30), (10, 26)) for hour in (0, 1, 2, 23)]
+    times = [
+        datetime(2025, month, day, hour, 30, tzinfo=UTC) for month, day in ((3, 30), (10, 26)) for hour in (0, 1, 2, 23)
+    ]
     load_entries(elsewhere, TELEMETRY, entry(0, *(event(ts=time.isoformat()) for time in times)))
     assert rows(elsewhere, "select count(*) from telemetry_events_20250330") == [(4,)]
     assert rows(elsewhere, "select count(*) from telemetry_events_20251026") == [(4,)]
@@ -73,8 +79,15 @@ def test_a_session_in_another_time_zone_changes_nothing(engine: sa.Engine, wareh
 
 @pytest.mark.parametrize(
     "moment",
-    ["1931-01-01T00:00:00Z", "1969-12-31T23:59:59.999999Z", "1970-01-01T00:00:00Z", "1999-12-31T23:59:59.999999Z", "2000-01-01T00:00:00Z", "2110-02-28T12:34:56.789012Z"],
-)  # fmt: skip
+    [
+        "1931-01-01T00:00:00Z",
+        "1969-12-31T23:59:59.999999Z",
+        "1970-01-01T00:00:00Z",
+        "1999-12-31T23:59:59.999999Z",
+        "2000-01-01T00:00:00Z",
+        "2110-02-28T12:34:56.789012Z",
+    ],
+)
 def test_times_on_either_side_of_both_epochs_are_kept_to_the_microsecond(engine: sa.Engine, moment: str) -> None:
     load_entries(engine, WIDE, entry(0, wide(ts=moment, a=1.0)))
     ((ts, window, first),) = rows(
@@ -132,13 +145,13 @@ def test_a_day_gets_its_index_once_it_is_over_and_late_events_still_load(engine:
     assert rows(engine, "select count(*) from telemetry where ts < '2025-11-21 00:00+00'") == [(2,)]
 
 
-def test_the_longest_stream_name_has_partitions_and_indexes_of_its_own(engine: sa.Engine) -> None:
+def test_the_longest_stream_name_has_partitions_and_indexes_of_its_own(own_engine: sa.Engine) -> None:
     spec = parse_spec(f"name: {'s' * 40}\ndimensions: [a]\nmeasures: [b]\n", "long.yaml")
-    migrate(engine, [spec])
-    with engine.connect() as connection:
+    migrate(own_engine, [spec])
+    with own_engine.connect() as connection:
         ensure_partitions(connection, spec.name, [date(2025, 1, 1), date(2025, 1, 2)])
-    assert len(close_days(engine, spec, NOW)) == 2
-    assert close_days(engine, spec, NOW) == []
+    assert len(close_days(own_engine, spec, NOW)) == 2
+    assert close_days(own_engine, spec, NOW) == []
 
 
 def test_retention_drops_whole_days_and_their_aggregates_and_keeps_what_may_still_be_accepted(

@@ -41,7 +41,7 @@ NOW = to_datetime(NOW_MS * 1000)
         "update wide_minutes set b_first = b_last",
         "update wide_minutes set b_last = b_first",
         "delete from wide_minutes",
-        "insert into wide_minutes (series_id, window_start, events) select series_id, window_start - interval '1 m', 0 from wide_minutes",
+        "insert into wide_minutes (series_id, window_start, events) values (1, '2025-11-21 07:59+00', 0)",
         "delete from wide_events where b = 3",
         "update wide_events set b = b + 1e-3 where b = 3",
         "update wide_events set b = null where b = 3",
@@ -49,7 +49,7 @@ NOW = to_datetime(NOW_MS * 1000)
         "update wide_events set ts = ts + interval '1 minute' where b = 3",
         "update wide_events set series_id = series_id + 1 where b = 3",
     ],
-)  # fmt: skip
+)
 def test_tampered_aggregates_or_facts_are_found(engine: sa.Engine, tamper: str) -> None:
     # `a` is a million times larger than `b`: what is tolerated of one must not hide the other.
     lines = [wide(a=1e6 + n, b=float(n), ts=NOW_MS + n) for n in range(1, 200)]

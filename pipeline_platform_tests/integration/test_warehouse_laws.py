@@ -34,9 +34,7 @@ EVENTS = st.lists(st.tuples(st.sampled_from("xyz"), TIMES, VALUES, VALUES), min_
 
 
 @given(events=EVENTS, seed=st.integers(0, 2**32), cuts=st.integers(1, 6))
-@settings(
-    max_examples=40, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_minutes_equal_a_recomputation_however_the_events_are_cut(
     engine: sa.Engine, events: list[tuple[str, int, float | None, float | None]], seed: int, cuts: int
 ) -> None:

@@ -139,13 +139,13 @@ def test_a_backend_that_is_killed_between_copy_and_commit_leaves_nothing(
     assert ledger.totals("telemetry").events_loaded == 3
 
 
-def test_an_error_of_postgresql_is_permanent_and_leaves_nothing(engine: sa.Engine) -> None:
-    with engine.begin() as connection:
+def test_an_error_of_postgresql_is_permanent_and_leaves_nothing(own_engine: sa.Engine) -> None:
+    with own_engine.begin() as connection:
         connection.execute(sa.text("alter table telemetry_minutes add constraint no check (value_sum < 0)"))
-    row = plan(engine, TELEMETRY, *MIXED)
+    row = plan(own_engine, TELEMETRY, *MIXED)
     with pytest.raises(PermanentError, match="23514"):
-        load(engine, TELEMETRY, ready(TELEMETRY, row, MIXED))
-    assert _counts(engine) == (0, 0, 0, 0)
+        load(own_engine, TELEMETRY, ready(TELEMETRY, row, MIXED))
+    assert _counts(own_engine) == (0, 0, 0, 0)
 
 
 def test_waiting_too_long_for_a_lock_is_transient(engine: sa.Engine) -> None:

@@ -6,11 +6,13 @@ from datetime import timedelta
 from typing import Any
 
 import dagster as dg
+import sqlalchemy as sa
 
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.orchestration.ingest.ops import aggregate, drop_negatives, load_batch, read_batch_op, validate
 from pipeline_platform.orchestration.resources import CALM
 from pipeline_platform.warehouse.stream_tables import stream_tables
+from pipeline_platform.warehouse.stream_views import View
 
 OWNERS = ["team:data-platform"]
 FRESH_WITHIN = timedelta(hours=1)
@@ -76,14 +78,14 @@ def ingest_assets(spec: StreamSpec) -> dg.AssetsDefinition:
             f"{spec.description} One row an event; read it as the view `{spec.name}`.",
             {
                 "dagster/table_name": f"warehouse.public.{spec.name}_events",
-                "dagster/column_schema": _schema(tables.events),
+                "dagster/column_schema": _table_schema(tables.events),
             },
         ),
         minutes_key(spec.name): (
             f"One-minute aggregates of {spec.name}; late events correct them. Read it as the view `{spec.name}_1m`.",
             {
                 "dagster/table_name": f"warehouse.public.{spec.name}_1m",
-                "dagster/column_schema": _schema(tables.minutes),
+                "dagster/column_schema": _view_schema(tables.views[1]),
             },
         ),
     }
@@ -115,7 +117,13 @@ def job_name(stream: str) -> str:
     return f"ingest_{stream}"
 
 
-def _schema(table: Any) -> dg.TableSchema:
+def _table_schema(table: sa.Table) -> dg.TableSchema:
     return dg.TableSchema(
         [dg.TableColumn(column.name, str(column.type).lower(), description=column.comment) for column in table.columns]
+    )
+
+
+def _view_schema(view: View) -> dg.TableSchema:
+    return dg.TableSchema(
+        [dg.TableColumn(column.name, column.type, description=column.comment or None) for column in view.columns]
     )

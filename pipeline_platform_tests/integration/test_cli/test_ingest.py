@@ -231,7 +231,7 @@ def test_strict_refuses_what_breaks_the_contract(stack: Stack, tmp_path: Path) -
 
 
 def test_wait_tells_the_outcome(stack: Stack, tmp_path: Path) -> None:
-    bad = [{"source": "a", "metric": "m", "value": -1}, {"source": "a", "metric": "m", "value": "x"}]
+    bad: list[dict[str, Any]] = [{"source": "a", "metric": "m", "value": value} for value in (-1, "x")]
     file = write_ndjson(tmp_path / "x.ndjson", [*readings(20), *bad])
     ended = threading.Event()
 

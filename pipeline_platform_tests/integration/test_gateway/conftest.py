@@ -10,13 +10,14 @@ import redis
 import sqlalchemy as sa
 
 from pipeline_platform.local.postgres import PostgresServer
+from pipeline_platform.local.valkey import ValkeyServer
 from pipeline_platform.queue.connection import connect as connect_queue
 from pipeline_platform.queue.keys import KeyStore
 from pipeline_platform.queue.redis_streams import RedisStreams
 from pipeline_platform.settings import Settings
 from pipeline_platform.warehouse.engine import connect as connect_warehouse
 from pipeline_platform.warehouse.migrate import migrate
-from pipeline_platform_tests.integration.test_gateway.kit import SPECS, Client, Pipeline, serving
+from pipeline_platform_tests.integration.test_gateway.kit import SPECS, Client, Pipeline, Shared, serving
 
 TEMPLATE = "gateway_template"
 
@@ -30,6 +31,24 @@ def template_database(postgres_server: PostgresServer) -> str:
     migrate(engine, SPECS.values())
     engine.dispose()
     return TEMPLATE
+
+
+@pytest.fixture(scope="session")
+def shared(postgres_server: PostgresServer, valkey_server: ValkeyServer, template_database: str) -> Iterator[Shared]:
+    """A gateway for all tests that do not count what others did."""
+    name = "gateway_shared"
+    with psycopg.connect(postgres_server.url(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template_database}".encode())
+    database_url, redis_url = postgres_server.url(name), valkey_server.url(1)
+    engine, redis_client = connect_warehouse(database_url), connect_queue(redis_url)
+    redis_client.flushdb()
+    _, token = KeyStore(redis_client).create("shared", ["admin"])
+    with serving(Settings.load(database_url=database_url, redis_url=redis_url)) as base:
+        client = Client(base, token)
+        yield Shared(client, Pipeline(engine, RedisStreams(redis_client)))
+        client.close()
+    redis_client.close()
+    engine.dispose()
 
 
 @pytest.fixture

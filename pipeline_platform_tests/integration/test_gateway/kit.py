@@ -46,7 +46,9 @@ class Client:
         """GET a path of the gateway."""
         return self.http.get(self.base + path, timeout=30, **options)
 
-    def post(self, body: Any = None, *, stream: str = "telemetry", query: str = "", **options: Any) -> requests.Response:
+    def post(
+        self, body: Any = None, *, stream: str = "telemetry", query: str = "", **options: Any
+    ) -> requests.Response:
         """POST events: bytes as they are, anything else as JSON."""
         headers = dict(options.pop("headers", {}))
         if isinstance(body, bytes):
@@ -147,3 +149,11 @@ class Pipeline:
         for row in self.plan(stream):
             self.start(row)
             self.load(row)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A gateway's admin and the pipeline behind it, for tests that need nothing of their own."""
+
+    client: Client
+    pipeline: Pipeline
