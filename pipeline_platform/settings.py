@@ -39,6 +39,8 @@ class Settings(BaseSettings):
     )
     broker_url: str | None = Field(None, description="Celery's broker. Default: database 1 of `redis_url`.")
 
+    api_key: str | None = Field(None, repr=False, description="The API key of commands that ask the gateway.")
+
     host: str = Field("127.0.0.1", description="The address the gateway and the Dagster UI bind to.")
     port: int = Field(8000, ge=1, le=65535, description="The gateway's port.")
     dagster_port: int = Field(3000, ge=1, le=65535, description="The Dagster UI's port.")

@@ -14,7 +14,7 @@ from pipeline_platform.settings import Settings
 
 StateDir = Annotated[
     Path | None,
-    typer.Option("--state-dir", help="Where `up` keeps everything.  [default: .pipeline]", show_default=False),
+    typer.Option("--state-dir", help="Where `up` keeps everything. (default: .pipeline)", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 

@@ -32,15 +32,15 @@ def register(app: typer.Typer) -> None:
 def up(
     state_dir: StateDir = None,
     demo: Annotated[bool, typer.Option("--demo", help="Feed a steady, realistic load into both streams.")] = False,
-    port: Annotated[int | None, typer.Option(help="The gateway's port.  [default: 8000]", show_default=False)] = None,
+    port: Annotated[int | None, typer.Option(help="The gateway's port. (default: 8000)", show_default=False)] = None,
     dagster_port: Annotated[
-        int | None, typer.Option(help="The Dagster UI's port.  [default: 3000]", show_default=False)
+        int | None, typer.Option(help="The Dagster UI's port. (default: 3000)", show_default=False)
     ] = None,
     host: Annotated[
-        str | None, typer.Option(help="The address to bind to.  [default: 127.0.0.1]", show_default=False)
+        str | None, typer.Option(help="The address to bind to. (default: 127.0.0.1)", show_default=False)
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Processes that execute runs.  [default: 2]", show_default=False)
+        int | None, typer.Option(help="Processes that execute runs. (default: 2)", show_default=False)
     ] = None,
 ) -> None:
     """Start the whole platform and keep it running until Ctrl-C.

@@ -1,13 +1,14 @@
 """NDJSON bytes -> columns.
 
-The fast way decodes many entries at once with pyarrow's JSON reader. What it refuses is halved until the lines that
-are to blame stand nearly alone, and only those are decoded one by one: a bad line costs one line. Both ways mean the
-same by construction of `_decode_lines` (a property test holds them together): `null` is an absent field. Only what
-stands in a field that the stream ignores goes unread the fast way.
+The fast way decodes many entries at once with pyarrow's JSON reader. The lines that it stumbles over are set aside
+and decoded one by one, and the rest is read again without them: a bad line costs one line. A property test holds both
+ways together: `null` is an absent field. Only what stands in a field that the stream ignores goes unread the fast way.
 """
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,11 +25,16 @@ from pipeline_platform.core.rejections import Int32s, Problem, Reason, Rejection
 from pipeline_platform.core.streams import StreamSpec
 
 CHUNK_BYTES = 8 * 2**20
-FEW_LINES = 128  # a refused read costs as much as decoding about this many lines one by one
+FEW_STUMBLES = 64
+SEGMENT_ROWS = 512
 NO_TS = np.iinfo(np.int64).min
 
 Int64s = npt.NDArray[np.int64]
 Float64s = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+_NEWLINE, _QUOTE = ord("\n"), ord('"')
+_ROW = re.compile(r"in row (\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,14 @@ def lines_of(data: bytes) -> list[bytes]:
     return data.removesuffix(b"\n").split(b"\n")
 
 
+class _MixedTimes(Exception):
+    """Some entries have their times as text and others as numbers."""
+
+
+class _TooManyOdd(Exception):
+    """Looking for the odd lines would cost more than decoding all of them one by one."""
+
+
 class _Decoder:
     def __init__(self, spec: StreamSpec) -> None:
         self._fields = spec.fields
@@ -110,61 +124,60 @@ class _Decoder:
         self._numbers: dict[str, list[Float64s]] = {name: [] for name in self._measures}
 
     def decode(self, entries: Sequence[Entry], start: int, end: int) -> None:
-        """Decodes entries[start:end], halving what the columnar reader refuses."""
+        """Decodes entries[start:end]: what the columnar reader takes at once, the odd lines one by one."""
         chunk = entries[start:end]
-        rows = sum(entry.count for entry in chunk)
-        table = self._read(b"".join(_with_newline(entry.data) for entry in chunk), rows)
-        if table is not None:
-            counts = np.fromiter((entry.count for entry in chunk), np.int64, len(chunk))
-            index = np.repeat(np.arange(start, end, dtype=np.int32), counts)
-            firsts = np.repeat(np.cumsum(counts) - counts, counts)
-            self._take(table, index, (np.arange(rows, dtype=np.int64) - firsts).astype(np.int32))
-        elif rows <= FEW_LINES:
-            for number, entry in enumerate(chunk, start):
-                self._decode_lines(number, lines_of(entry.data), 0)
-        elif end - start > 1:
+        counts = np.fromiter((entry.count for entry in chunk), np.int64, len(chunk))
+        data = b"".join(_with_newline(entry.data) for entry in chunk)
+        entry = np.repeat(np.arange(start, end, dtype=np.int32), counts)
+        line = (np.arange(len(entry)) - np.repeat(np.cumsum(counts) - counts, counts)).astype(np.int32)
+        odd = _no_object(data, len(entry))
+        if odd is None:  # an entry has not as many lines as it says
+            self._halve(entries, start, end)
+            return
+        if not odd.any():
+            table = self._read(data, len(entry))
+            if table is not None:
+                self._take(table, entry, line)
+                return
+        lines = lines_of(data)
+        rest = np.flatnonzero(~odd)
+        try:
+            odd[rest[self._stumbles(_join(lines, ~odd), len(rest), several=end - start > 1)]] = True
+        except _MixedTimes:
+            self._halve(entries, start, end)
+            return
+        except _TooManyOdd:
+            odd[:] = True
+        rest = np.flatnonzero(~odd)
+        data = _join(lines, ~odd)
+        table = self._read(data, len(rest), unknown="ignore") if len(rest) else None
+        if table is None:
+            odd[:] = True
+        else:
+            suspect = self._suspects(table, data)
+            odd[rest[suspect]] = True
+            self._take(table.filter(pa.array(~suspect)), entry[rest[~suspect]], line[rest[~suspect]])
+        self._decode_lines(entry[odd].tolist(), line[odd].tolist(), list(itertools.compress(lines, odd.tolist())))
+
+    def _halve(self, entries: Sequence[Entry], start: int, end: int) -> None:
+        """Decodes entries[start:end] in halves, a single one line by line."""
+        if end - start > 1:
             middle = (start + end) // 2
             self.decode(entries, start, middle)
             self.decode(entries, middle, end)
-        else:
-            self._decode_entry(start, lines_of(entries[start].data), 0)
-
-    def _decode_entry(self, entry: int, lines: list[bytes], first: int) -> None:
-        """Decodes lines of one entry that the reader refused as a whole."""
-        if len(lines) <= FEW_LINES:
-            self._decode_lines(entry, lines, first)
             return
-        middle = len(lines) // 2
-        for half, at in ((lines[:middle], first), (lines[middle:], first + middle)):
-            table = self._read(b"\n".join(half) + b"\n", len(half))
-            if table is None:
-                self._decode_entry(entry, half, at)
-            else:
-                self._take(table, np.full(len(half), entry, np.int32), np.arange(at, at + len(half), dtype=np.int32))
+        lines = lines_of(entries[start].data)
+        self._decode_lines([start] * len(lines), list(range(len(lines))), lines)
 
-    def _read(self, data: bytes, rows: int) -> pa.Table | None:
-        """The data as a table of exactly `rows` rows, or None when a line needs a closer look.
+    def _read(self, data: bytes, rows: int, unknown: str = "error") -> pa.Table | None:
+        """The data, an object a line, as a table of exactly `rows` rows, or None when a line needs a closer look.
 
-        An unknown field is such a closer look: inferring its type would crash on deep nesting and make a column of
-        every field name that a client can think of.
+        An unknown field is never inferred: that would crash on deep nesting and make a column of every field name that
+        a client can think of.
         """
-        if not _is_object_a_line(data, rows):
-            return None
-        if not data.isascii():
-            try:
-                data.decode("utf-8")
-            except UnicodeDecodeError:
-                return None
         for kind in tuple(self._ts_kinds):
             try:
-                table = pj.read_json(
-                    pa.BufferReader(data),
-                    read_options=pj.ReadOptions(block_size=max(len(data), 1024) + 1, use_threads=False),
-                    parse_options=pj.ParseOptions(
-                        explicit_schema=self._schemas[kind],
-                        unexpected_field_behavior="ignore" if self._ignore_unknown else "error",
-                    ),
-                )
+                table = self._parse(data, kind, "ignore" if self._ignore_unknown else unknown)
             except pa.ArrowException:
                 continue
             if self._ts_kinds[0] != kind:
@@ -173,6 +186,56 @@ class _Decoder:
             # The reader takes NaN and Infinity, JSON does not.
             return table if finite and table.num_rows == rows else None
         return None
+
+    def _parse(self, data: bytes, kind: pa.DataType, unexpected: str) -> pa.Table:
+        return pj.read_json(
+            pa.BufferReader(data),
+            read_options=pj.ReadOptions(block_size=max(len(data), 1024) + 1, use_threads=False),
+            parse_options=pj.ParseOptions(explicit_schema=self._schemas[kind], unexpected_field_behavior=unexpected),
+        )
+
+    def _stumbles(self, data: bytes, rows: int, *, several: bool) -> Int64s:
+        """The rows that the reader stumbles over, unknown fields aside: its message names the row."""
+        bounds = np.concatenate([[0], np.flatnonzero(np.frombuffer(data, np.uint8) == _NEWLINE) + 1])
+        found: list[int] = []
+        first = times = 0
+        while first < rows:
+            last = min(first + SEGMENT_ROWS, rows)  # the reader's cost goes by what it is given, not by what it reads
+            try:
+                self._parse(data[bounds[first] : bounds[last]], self._ts_kinds[0], "ignore")
+                first = last
+            except pa.ArrowException as error:
+                match = _ROW.search(str(error))
+                times += "Column(/ts)" in str(error)
+                if times and several:
+                    raise _MixedTimes from None
+                if match is None or times > 3 or len(found) > FEW_STUMBLES + rows // 50:
+                    raise _TooManyOdd from None
+                first += int(match[1])
+                if first >= rows:  # more objects than lines: its rows are not our lines
+                    raise _TooManyOdd from None
+                found.append(first)
+                first += 1
+        return np.array(found, np.int64)
+
+    def _suspects(self, table: pa.Table, data: bytes) -> Bools:
+        """Which rows may have an unknown field.
+
+        A field brings two quotes, text two more. A row with other quotes than its known fields account for has an
+        unknown field, or a `null`, or an escaped quote: no harm, it is only looked at closely.
+        """
+        bytes_ = np.frombuffer(data, np.uint8)
+        ends = np.flatnonzero(bytes_ == _NEWLINE)
+        starts = np.concatenate([[0], ends[:-1] + 1])
+        quotes = np.add.reduceat((bytes_ == _QUOTE).astype(np.int32), starts)
+        if self._ignore_unknown:
+            return np.zeros(len(starts), bool)
+        wanted = np.zeros(len(starts), np.int32)
+        for name in table.column_names:
+            column = table[name].combine_chunks()
+            there = np.asarray(column.is_valid().to_numpy(zero_copy_only=False), dtype=bool)
+            wanted += there * np.int32(4 if pa.types.is_string(column.type) else 2)
+        return np.asarray(quotes != wanted, dtype=bool)
 
     def _take(self, table: pa.Table, entry: Int32s, line: Int32s) -> None:
         """Adds a table's rows; those with an unreadable time are rejected."""
@@ -188,26 +251,28 @@ class _Decoder:
             numbers = table[name].combine_chunks().to_numpy(zero_copy_only=False)
             self._numbers[name].append(numbers if keep is None else numbers[keep])
 
-    def _decode_lines(self, entry: int, lines: list[bytes], first: int) -> None:
+    def _decode_lines(self, entry: list[int], line: list[int], raws: list[bytes]) -> None:
         """The slow way: a line at a time."""
         rows: list[dict[str, Any]] = []
+        entries: list[int] = []
         numbers: list[int] = []
-        for number, raw in enumerate(lines, first):
+        for at, number, raw in zip(entry, line, raws, strict=True):
             event = _loads(raw)
             problem = event if isinstance(event, Problem) else self._check(event)
             if problem is not None:
-                self._rejections.add(entry, number, problem)
+                self._rejections.add(at, number, problem)
             elif isinstance(event, dict):
                 rows.append(event)
+                entries.append(at)
                 numbers.append(number)
         ts, unreadable = _moments([row.get("ts") for row in rows])
         for at in np.flatnonzero(unreadable)[::-1].tolist():
-            self._rejections.add(entry, numbers.pop(at), bad_type("ts", TIME))
+            self._rejections.add(entries.pop(at), numbers.pop(at), bad_type("ts", TIME))
             rows.pop(at)
         if not rows:
             return
         ts = ts[~unreadable]
-        self._parts.append((np.full(len(rows), entry, np.int32), np.array(numbers, np.int32), ts))
+        self._parts.append((np.array(entries, np.int32), np.array(numbers, np.int32), ts))
         for name in self._dimensions:
             column = pa.array([row.get(name) for row in rows], pa.string())
             self._texts[name].append(column.dictionary_encode())
@@ -246,23 +311,41 @@ class _Decoder:
         )
 
 
+def _join(lines: list[bytes], which: Bools) -> bytes:
+    return b"".join(line + b"\n" for line in itertools.compress(lines, which.tolist()))
+
+
 def _with_newline(data: bytes) -> bytes:
     return data if data.endswith(b"\n") else data + b"\n"
 
 
-def _is_object_a_line(data: bytes, rows: int) -> bool:
-    """Whether there are `rows` lines and each begins with { and ends with }.
+def _no_object(data: bytes, rows: int) -> Bools | None:
+    """Which lines cannot be one JSON object in UTF-8 each; None when there are not `rows` lines.
 
     The reader does not mind two objects on a line, one on two lines or blank lines, any of which would give rows to the
-    wrong lines, and a line `null` crashes it. Between } and { no JSON value goes on, so a line holds whole objects;
-    where there are then as many rows as lines, each line holds one.
+    wrong lines, and a line `null` crashes it. Between } and { no JSON value goes on, so a line that begins with { and
+    ends with } holds whole objects; where there are then as many rows as lines, each line holds one.
     """
     bytes_ = np.frombuffer(data, np.uint8)
-    ends = np.flatnonzero(bytes_ == ord("\n"))
-    if not rows or len(ends) != rows or ends[0] == 0:
+    ends = np.flatnonzero(bytes_ == _NEWLINE)
+    if not rows or len(ends) != rows:
+        return None
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    odd = (bytes_[starts] != ord("{")) | (bytes_[np.maximum(ends - 1, 0)] != ord("}"))
+    if not data.isascii():
+        try:
+            data.decode("utf-8")
+        except UnicodeDecodeError:
+            odd |= np.array([not _is_utf8(line) for line in lines_of(data)], bool)
+    return np.asarray(odd, dtype=bool)
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
         return False
-    opened = bytes_[0] == ord("{") and (bytes_[ends[:-1] + 1] == ord("{")).all()
-    return bool(opened and (bytes_[ends - 1] == ord("}")).all())
+    return True
 
 
 def _text_column(parts: list[pa.DictionaryArray]) -> TextColumn:

@@ -16,14 +16,13 @@ from starlette.routing import Route
 from pipeline_platform import __version__
 from pipeline_platform.core.streams import StreamSpec, load_specs
 from pipeline_platform.gateway import aggregates, health, lookup, stats
+from pipeline_platform.gateway.docs_page import add_docs
 from pipeline_platform.gateway.edge import Edge, make_edge
-from pipeline_platform.gateway.ingest import IngestEndpoint
+from pipeline_platform.gateway.ingest import INGEST_PATH, IngestEndpoint
 from pipeline_platform.gateway.observe import Observe
 from pipeline_platform.gateway.openapi import DESCRIPTION, describe
 from pipeline_platform.gateway.problems import install_problem_handlers
 from pipeline_platform.settings import Settings
-
-INGEST_PATH = "/v1/streams/{stream}/events"
 
 
 def create_app() -> FastAPI:
@@ -49,11 +48,14 @@ def build_app(settings: Settings, specs: Mapping[str, StreamSpec]) -> FastAPI:
         lifespan=lifespan,
         middleware=[Middleware(Observe, metrics=edge.metrics)],
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.edge = edge
     app.router.routes.insert(0, Route(INGEST_PATH, IngestEndpoint(edge), methods=["POST"]))
     for part in (lookup, aggregates, stats, health):
         app.include_router(part.router)
+    add_docs(app)
     install_problem_handlers(app)
     return app
 

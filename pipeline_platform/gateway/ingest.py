@@ -26,6 +26,7 @@ from pipeline_platform.queue.keys import Key
 from pipeline_platform.queue.protocol import NewEntry, QueueRefusal
 
 INGEST = ("ingest",)
+INGEST_PATH = "/v1/streams/{stream}/events"
 _IDEMPOTENCY_KEY = re.compile(rb"[\x20-\x7e]{1,200}\Z")
 _TRUE = {"true": True, "1": True, "false": False, "0": False}
 
@@ -41,6 +42,8 @@ _NO_OPTIONS = _Options()
 
 class IngestEndpoint:
     """The ASGI endpoint."""
+
+    path = INGEST_PATH
 
     def __init__(self, edge: Edge) -> None:
         self._edge = edge

@@ -36,7 +36,8 @@ class Observe:
         await self._app(scope, receive, answer)
 
     def _note(self, scope: Scope, status: int, took: float) -> None:
-        route = getattr(scope.get("route"), "path", "other")
+        # FastAPI leaves its route in the scope, Starlette only the endpoint.
+        route = getattr(scope.get("route") or scope.get("endpoint"), "path", "other")
         label = (route, method_label(scope["method"]), status)
         counter = self._requests.get(label)
         if counter is None:

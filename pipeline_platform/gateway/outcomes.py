@@ -34,8 +34,10 @@ class OutcomePoller:
             async with asyncio.timeout(timeout):
                 await future
             return await loop.run_in_executor(self._threads, self._receipts.find, receipt)
-        except (TimeoutError, PlatformError):
-            return None  # the request was accepted, whatever its outcome will be
+        except (TimeoutError, PlatformError, asyncio.CancelledError):
+            # The request was accepted, whatever its outcome will be. A cancellation is the server's shutdown, and the
+            # client had better hear its receipt before that.
+            return None
         finally:
             others = stream.get(receipt.entry, [])
             if future in others:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from pipeline_platform.errors import SettingError
@@ -45,7 +45,8 @@ def find_connections(settings: Settings) -> Connections:
     except OSError:
         return _from_settings(settings)
     known = {field.name for field in fields(Connections)}
-    return Connections(**{name: value for name, value in json.loads(text).items() if name in known})
+    found = Connections(**{name: value for name, value in json.loads(text).items() if name in known})
+    return replace(found, api_key=settings.api_key) if settings.api_key else found
 
 
 def _from_settings(settings: Settings) -> Connections:
@@ -62,4 +63,5 @@ def _from_settings(settings: Settings) -> Connections:
         warehouse_readonly_url=settings.readonly_database_url or settings.database_url,
         dagster_database_url=settings.dagster_database_url or settings.database_url,
         redis_url=settings.redis_url,
+        api_key=settings.api_key or "",
     )

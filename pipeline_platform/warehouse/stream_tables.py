@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.warehouse.stream_views import View, stream_views
@@ -97,6 +98,12 @@ def stream_tables(spec: StreamSpec, metadata: sa.MetaData | None = None) -> Stre
         comment=f"One-minute aggregates of {name}, kept by the load transaction.",
     )
     return StreamTables(series, events, minutes, stream_views(spec))
+
+
+def sql_type(column: sa.Column[Any]) -> str:
+    """A column's type as PostgreSQL calls it, with the short name for times."""
+    name = column.type.compile(postgresql.dialect())  # type: ignore[no-untyped-call]
+    return name.lower().replace("timestamp with time zone", "timestamptz")
 
 
 def unique_index(spec: StreamSpec) -> str:

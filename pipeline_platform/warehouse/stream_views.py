@@ -52,7 +52,7 @@ def stream_views(spec: StreamSpec) -> tuple[View, View]:
             ViewColumn("received_at", "e.received_at", "timestamptz", "When the request was made durable."),
             *dimensions,
             *(
-                ViewColumn(name, f'e."{name}"', "float8", options.description)
+                ViewColumn(name, f'e."{name}"', "double precision", options.description)
                 for name, options in spec.measures.items()
             ),
             ViewColumn("batch_id", "e.batch_id", "bigint", "assets.id of the batch that loaded it."),
@@ -81,10 +81,10 @@ def _statistics(measure: str) -> list[ViewColumn]:
 
     some = f"nullif({stored('count')}, 0)"
     return [
-        ViewColumn(f"{measure}_{suffix}", expression, "bigint" if suffix == "count" else "float8", comment)
+        ViewColumn(f"{measure}_{suffix}", expression, "bigint" if suffix == "count" else "double precision", comment)
         for suffix, expression, comment in (
             ("count", stored("count"), f"Events that have {measure}."),
-            ("sum", stored("sum"), f"Their sum of {measure}; 0 where no event has it."),
+            ("sum", stored("sum"), f"The sum of {measure}; 0 where no event has it."),
             ("min", stored("min"), f"The smallest {measure}."),
             ("max", stored("max"), f"The largest {measure}."),
             ("avg", f"{stored('sum')} / {some}", f"The mean of {measure}."),

@@ -95,6 +95,14 @@ def test_status_names_what_others_rely_on(up: Up) -> None:
     assert all("backlog" in stream and "watermark" in stream for stream in status["streams"])
 
 
+def test_the_api_docs_need_no_internet(up: Up) -> None:
+    base = up.status()["gateway_url"]
+    page = requests.get(f"{base}/docs", timeout=10).text
+    assert "https://" not in page
+    assert requests.get(f"{base}/docs/assets/swagger-ui-bundle.js", timeout=10).status_code == 200
+    assert requests.get(f"{base}/openapi.json", timeout=10).json()["openapi"].startswith("3.1")
+
+
 def test_the_lineage_reads_queue_events_minutes(up: Up) -> None:
     where = up.status()
     query = "{ assetNodes { assetKey { path } dependencyKeys { path } groupName } }"

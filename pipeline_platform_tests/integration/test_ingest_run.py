@@ -240,7 +240,7 @@ def test_a_sensor_without_its_queue_skips_and_says_why(stack: Stack, monkeypatch
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
     away = _shipped()
     with dg.build_sensor_context(stack.instance, resources=away.resources) as context:
-        tick = away.get_sensor_def("ingest_telemetry_sensor").evaluate_tick(context)
+        tick = away.get_repository_def().get_sensor_def("ingest_telemetry_sensor").evaluate_tick(context)
     assert "stays in the queue" in str(tick.skip_message)
 
 

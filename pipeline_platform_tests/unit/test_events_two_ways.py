@@ -22,18 +22,18 @@ Outcome = tuple[list[Row], list[tuple[int, int, Problem]]]
 
 def outcome(entries: Sequence[Entry], spec: StreamSpec) -> Outcome:
     decoded = decode(entries, spec)
-    return rows(decoded), rejected(decoded.rejections)
+    return sorted(rows(decoded), key=lambda row: row[:2]), rejected(decoded.rejections)
 
 
 def columnar(entries: Sequence[Entry], spec: StreamSpec) -> Outcome:
     """As many lines as possible through the columnar reader."""
-    with patch.object(events, "FEW_LINES", 1):
+    with patch.object(events, "FEW_STUMBLES", 10_000):
         return outcome(entries, spec)
 
 
 def line_by_line(entries: Sequence[Entry], spec: StreamSpec) -> Outcome:
     """No line through the columnar reader."""
-    with patch.object(events._Decoder, "_read", lambda *_: None):
+    with patch.object(events._Decoder, "_read", lambda *_, **__: None):
         return outcome(entries, spec)
 
 
@@ -165,11 +165,11 @@ def test_the_size_of_a_chunk_changes_nothing(entries: list[Entry], size: int) ->
         assert outcome(entries, stream()) == whole
 
 
-@pytest.mark.parametrize("few", [1, 3, 50])
+@pytest.mark.parametrize("few", [0, 3, 64])
 def test_many_lines_with_bad_ones_anywhere_agree(few: int) -> None:
     raw = [b'{"source":"s","value":%d}' % number for number in range(300)]
     for at in (0, 1, 57, 149, 150, 299):
         raw[at] = b"bad"
     entries = [entry(*raw), entry(b"bad"), entry(raw[2])]
-    with patch.object(events, "FEW_LINES", few):
+    with patch.object(events, "FEW_STUMBLES", few):
         assert outcome(entries, stream()) == line_by_line(entries, stream())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -11,11 +10,10 @@ import sqlalchemy as sa
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.orchestration.ingest.ops import aggregate, drop_negatives, load_batch, read_batch_op, validate
 from pipeline_platform.orchestration.resources import CALM
-from pipeline_platform.warehouse.stream_tables import stream_tables
+from pipeline_platform.warehouse.stream_tables import sql_type, stream_tables
 from pipeline_platform.warehouse.stream_views import View
 
 OWNERS = ["team:data-platform"]
-FRESH_WITHIN = timedelta(hours=1)
 
 
 def queue_key(stream: str) -> dg.AssetKey:
@@ -119,7 +117,7 @@ def job_name(stream: str) -> str:
 
 def _table_schema(table: sa.Table) -> dg.TableSchema:
     return dg.TableSchema(
-        [dg.TableColumn(column.name, str(column.type).lower(), description=column.comment) for column in table.columns]
+        [dg.TableColumn(column.name, sql_type(column), description=column.comment) for column in table.columns]
     )
 
 

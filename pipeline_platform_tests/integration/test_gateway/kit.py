@@ -80,7 +80,7 @@ def serving(settings: Settings, specs: Mapping[str, StreamSpec] | None = None) -
         log_config=None,
         access_log=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=2,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

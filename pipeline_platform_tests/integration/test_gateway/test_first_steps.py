@@ -39,7 +39,10 @@ def test_health_needs_no_key_and_says_what_is_missing(base: str, client: Client)
     until(lambda: anonymous.get("/readyz").status_code == 200, 5)
     assert anonymous.get("/readyz").json() == {"ready": True, "ingest": True, "reasons": []}
     assert client.post().status_code == 202
-    assert 'pipeline_accepted_events_total{stream="telemetry"} 1.0' in anonymous.get("/metrics").text
+    metrics = anonymous.get("/metrics").text
+    assert 'pipeline_accepted_events_total{stream="telemetry"} 1.0' in metrics
+    assert 'method="POST",route="/v1/streams/{stream}/events",status="202"} 1.0' in metrics
+    assert 'method="GET",route="/readyz",status="200"}' in metrics
     assert anonymous.get("/docs").status_code == 200
     assert "/v1/streams/{stream}/events" in anonymous.get("/openapi.json").json()["paths"]
     anonymous.close()

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -174,3 +175,12 @@ def test_what_was_accepted_is_finished_on_shutdown(
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(send, range(40)))
     assert statuses.count(202) == pipeline.queue.position("telemetry").accepted_events == 40
+
+
+def test_who_waits_during_a_shutdown_still_gets_the_receipt(settings: Settings, connected: Connected) -> None:
+    with ThreadPoolExecutor(1) as pool, serving(settings) as base:
+        client = connected(base, "ingest")
+        assert client.post().status_code == 202
+        waiting = pool.submit(client.post, query="?wait=30")
+        time.sleep(0.3)
+    assert waiting.result().status_code == 202

@@ -1,0 +1,2 @@
+-- Run once, when the server's volume is new. The warehouse itself is made by POSTGRES_DB.
+create database warehouse_dagster;

@@ -1,0 +1,77 @@
+"""The law of the shortcuts: a body is accepted exactly when each of its lines is, looked at one by one."""
+
+from __future__ import annotations
+
+import random
+
+import orjson
+import pytest
+
+from pipeline_platform.gateway.json_checks import check_event
+from pipeline_platform.gateway.ndjson import Bounds, from_json, from_ndjson
+from pipeline_platform.gateway.problems import ProblemError
+
+BOUNDS = Bounds(10**6, 10**4, 100, 4)
+LINES = [
+    b'{"a":1,"b":"x"}', b'{"a":1.5,"b":null,"c":true}', b"{}", b'{"a":"\\u00e9"}', b'{"a":{"b":[1]}}', b'{"":""}',
+    b'{"a":"{}"}', b'{"a":",\\""}', b'{"a":9223372036854775808}',
+]  # fmt: skip
+ODD = [
+    b'{"a":1', b'"b":2}', b'{"a":[{}', b"{}]}", b'{"a":{}', b"{}}", b"{},{}", b"{} {}", b'{"a":1,"a":1}', b"[]", b"[1]",
+    b'{"a":"x', b'y"}', b'{"a":1e400}', b'{"a":99999999999999999999}', b'{"a":"\\u0000"}',
+    b'{"a":"\\u0061","\\u0061":1}',
+    b'{"a":[[[[[]]]]]}', b'{"a":NaN}', b"null", b'{"a":"\xff"}', b'{"a":-99999999999999999999}', b'{"a":"","a":""}',
+]  # fmt: skip
+
+
+def good(line: bytes) -> bool:
+    """What one careful look says."""
+    try:
+        check_event(line, 0, 1, BOUNDS.depth)
+    except ProblemError:
+        return False
+    return True
+
+
+def test_the_samples_are_what_they_are_said_to_be() -> None:
+    assert all(map(good, LINES))
+    assert not any(map(good, ODD))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_body_is_as_good_as_its_lines(seed: int) -> None:
+    dice = random.Random(seed)
+    for _ in range(200):
+        lines = dice.choices(LINES + ODD * (dice.random() < 0.7), k=dice.randint(1, 5))
+        body = b"\n".join(lines)
+        bad = [index for index, line in enumerate(lines) if not good(line)]
+        if bad:
+            with pytest.raises(ProblemError) as caught:
+                from_ndjson(body, BOUNDS)
+            assert caught.value.extras["index"] == bad[0], body
+        else:
+            events = from_ndjson(body, BOUNDS)
+            assert (events.data, events.count) == (body, len(lines))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_an_array_is_as_good_as_its_elements(seed: int) -> None:
+    dice = random.Random(seed)
+    for _ in range(200):
+        lines = dice.choices(LINES, k=dice.randint(1, 5))
+        events = from_json(b"[" + b" ,\n ".join(lines) + b"]", BOUNDS)
+        assert list(map(orjson.loads, events.data.split(b"\n"))) == list(map(orjson.loads, lines))
+        whole = [odd for odd in ODD if _is_json(odd)]
+        at = dice.randrange(len(lines) + 1)
+        lines.insert(at, dice.choice(whole))
+        with pytest.raises(ProblemError) as caught:
+            from_json(b"[" + b",".join(lines) + b"]", BOUNDS)
+        assert caught.value.extras["index"] == at
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True

@@ -1,0 +1,317 @@
+"""The documents say what the code does: links, commands, routes, settings, reasons, problems, files and Docker."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from starlette.routing import Route
+
+from pipeline_platform.cli import reference
+from pipeline_platform.core.rejections import Reason
+from pipeline_platform.core.streams import Dimension, Measure, Policies, StreamSpec, load_specs, parse_spec
+from pipeline_platform.gateway.app import build_app
+from pipeline_platform.gateway.problems import PROBLEMS
+from pipeline_platform.settings import Settings
+from pipeline_platform.warehouse.schema import STATES, assets, dead_letters
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+each_page = pytest.mark.parametrize("page", PAGES, ids=NAMES)
+
+FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\[[^\]]*\]\(([^()\s]+)\)")
+CODE = re.compile(r"`([^`\n]+)`")
+# What begins like this is a path of the repository.
+HOMES = ("pipeline_platform/", "pipeline_platform_tests/", "benchmarks/", "docs/", "docker/", ".ci/")
+FILES = re.compile(r"(?:dagster|workspace)\.yaml|setup\.py|pyproject\.toml|Makefile|[A-Z]+\.md")
+# Environment of the images and of Dagster, which is not ours to read.
+OTHERS = {"DAGSTER_HOME", "DAGSTER_POSTGRES_URL", "PYTHONUNBUFFERED", "PYTHONWARNINGS"}
+IMAGES = {"POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB", "VALKEY_PASSWORD"}
+
+
+def _text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def _prose(text: str) -> str:
+    return FENCE.sub("", text)
+
+
+def _anchors(text: str) -> set[str]:
+    """The headings' anchors as GitHub makes them."""
+    headings = re.findall(r"^#+ +(.+)$", _prose(text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def _blocks(text: str, language: str) -> list[str]:
+    return [body for _, kind, body in FENCE.findall(text) if kind == language]
+
+
+def _rows(text: str, heading: str) -> list[str]:
+    """The first cells, without code marks, of the tables behind a heading."""
+    part = _prose(text).split(f"\n{heading}\n", 1)[1]
+    part = re.split(r"^#{1,3} ", part, maxsplit=1, flags=re.MULTILINE)[0]
+    cells = re.findall(r"^\| ([^|]+?) \|", part, re.MULTILINE)
+    return [name for cell in cells for name in CODE.findall(cell)]
+
+
+@each_page
+def test_links_lead_somewhere(page: Path) -> None:
+    broken = []
+    for target in LINK.findall(_prose(page.read_text(encoding="utf-8"))):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        if not there.exists() or (anchor and anchor not in _anchors(there.read_text(encoding="utf-8"))):
+            broken.append(target)
+    assert broken == []
+
+
+@each_page
+def test_files_that_are_named_exist(page: Path) -> None:
+    missing = []
+    for code in CODE.findall(_prose(page.read_text(encoding="utf-8"))):
+        name = code.split("::")[0]
+        if any(sign in name for sign in "<>*{} $") or not (name.startswith(HOMES) or FILES.fullmatch(name)):
+            continue
+        if not (ROOT / name).exists():
+            missing.append(name)
+    assert missing == [] or _to_be_made_by_reader(page, missing)
+
+
+def _to_be_made_by_reader(page: Path, missing: list[str]) -> bool:
+    """docker/streams/ and docker/.env are the reader's own."""
+    return page.name == "operations.md" and set(missing) <= {"docker/.env", "docker/streams/"}
+
+
+@pytest.mark.parametrize("name", sorted(reference.PAGES))
+def test_generated_pages_are_up_to_date(name: str) -> None:
+    again = f"python -m pipeline_platform.cli.reference {name} > docs/{name}.md"
+    assert _text(f"docs/{name}.md") == reference.PAGES[name](), f"run: {again}"
+
+
+def test_every_command_has_a_summary_an_example_and_explained_options() -> None:
+    for name, command in reference.commands():
+        assert command.help, name
+        assert f"{reference.EXAMPLE}pipeline-platform" in command.help or reference.EXAMPLE in command.help, name
+        for parameter in command.params:
+            assert parameter.help or parameter.name == "help", f"{name} {parameter.name}"
+
+
+def test_commands_in_the_documents_exist_and_have_the_options_that_are_shown() -> None:
+    options = {name: _options(command) for name, command in reference.commands()}
+    used = [(page.name, line) for page in PAGES for line in _command_lines(page.read_text(encoding="utf-8"))]
+    assert len(used) > 20
+    for page, line in used:
+        words = line.split()
+        found = next((name for name in (" ".join(words[:3]), " ".join(words[:2])) if name in options), "")
+        groups = {name.rsplit(" ", 1)[0] for name in options}
+        assert found or line in groups or words[1].startswith(("-", ".")), f"{page}: {line}"
+        given = {word.split("=")[0] for word in words if word.startswith("--")}
+        assert given <= options.get(found, given), f"{page}: {line}"
+
+
+def _options(command: Any) -> set[str]:
+    return {"--help", *(word for each in command.params for word in (*each.opts, *each.secondary_opts))}
+
+
+def _command_lines(text: str) -> Iterator[str]:
+    """Every use of our command in shell blocks and code marks, up to its end and without what is quoted."""
+    places = [block.replace("\\\n", " ") for block in _blocks(text, "bash")] + CODE.findall(_prose(text))
+    for place in places:
+        for use in re.findall(r"""pipeline-platform(?: (?:"[^"]*"|'[^']*'|[^|;&)"'#\n])*)""", place):
+            line = re.sub(r""""[^"]*"|'[^']*'""", "X", use).strip()
+            if " " in line:
+                yield line
+
+
+def test_every_route_is_described() -> None:
+    settings = Settings(database_url="postgresql://nobody@127.0.0.1:1/none", redis_url="redis://127.0.0.1:1/0")
+    app = build_app(settings, load_specs())
+    app.state.edge.engine.dispose()
+    described = set(re.findall(r"`(?:GET|POST) (/[^\s`]*)`", _text("docs/api.md")))
+    plain = {route.path for route in app.routes if isinstance(route, Route)}
+    routes = plain | set(app.openapi()["paths"])
+    assert routes - described == set()
+    assert described - routes == set(), "described, but not there"
+
+
+def test_every_problem_is_described_with_its_status() -> None:
+    page = _text("docs/api.md")
+    described = dict(re.findall(r"^\| `([a-z-]+)` \| (\d{3}) \|", page, re.MULTILINE))
+    assert described == {kind: str(status) for kind, (status, _) in PROBLEMS.items()}
+
+
+def test_every_reason_is_described() -> None:
+    assert _rows(_text("docs/streams.md"), "## What ends in dead_letters") == [reason.value for reason in Reason]
+
+
+@pytest.mark.parametrize(
+    ("heading", "model"),
+    [
+        ("## Fields of a stream file", StreamSpec),
+        ("### Options of a dimension", Dimension),
+        ("### Options of a measure", Measure),
+        ("### Policies", Policies),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_every_field_of_a_stream_is_described(heading: str, model: Any) -> None:
+    assert _rows(_text("docs/streams.md"), heading) == list(model.model_fields)
+
+
+def test_stream_files_in_the_documents_are_well_formed() -> None:
+    examples = [
+        (page, block)
+        for page in PAGES
+        for block in _blocks(page.read_text(encoding="utf-8"), "yaml")
+        if re.search(r"^name:", block, re.MULTILINE)
+    ]
+    assert examples, "docs/streams.md should show a whole stream file"
+    for page, block in examples:
+        parse_spec(block, str(page))
+
+
+def test_every_state_of_the_ledger_is_described() -> None:
+    assert set(_rows(_text("docs/operations.md"), "### The ledger: `assets`")) == set(STATES)
+
+
+def test_columns_of_the_ledger_in_the_queries_exist() -> None:
+    page = _text("docs/operations.md")
+    for table in (assets, dead_letters):
+        queries = [query for query in re.findall(r'sql "([^"]*)"', page) if re.search(rf"\bfrom {table.name}\b", query)]
+        assert queries, table.name
+        for query in queries:
+            chosen = re.split(r"\bfrom\b", query, maxsplit=1)[0].removeprefix("select")
+            names = set(re.findall(r"\b[a-z_]+\b", re.sub(r"\bas \w+|\b(?:count|max)\b", "", chosen)))
+            assert names <= set(table.columns.keys()), query
+
+
+def test_settings_in_the_documents_are_known() -> None:
+    known = {reference.variable(name, field) for name, field in Settings.model_fields.items()}
+    for page in [*PAGES, *(ROOT / "docker").glob("*"), ROOT / "dagster.yaml", ROOT / "workspace.yaml"]:
+        if not page.is_file():
+            continue
+        # PIPELINE_FAULTS and PIPELINE_SEED are the test suite's.
+        named = set(re.findall(r"\bPIPELINE_[A-Z_]+\b", page.read_text(encoding="utf-8")))
+        assert named - known <= {"PIPELINE_FAULTS", "PIPELINE_SEED"}, page.name
+
+
+def test_modules_that_the_documents_run_exist() -> None:
+    for page in PAGES:
+        for module in re.findall(r"python3? -m ([\w.]+)", page.read_text(encoding="utf-8")):
+            assert importlib.util.find_spec(module), f"{page.name}: {module}"
+
+
+def test_make_targets_in_the_documents_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", _text("Makefile"), re.MULTILINE))
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        code = [*CODE.findall(_prose(text)), *"\n".join(_blocks(text, "bash")).splitlines()]
+        named = {match[1] for line in code if (match := re.match(r"\s*make ([a-z-]+)", line))}
+        assert named <= targets, page.name
+
+
+def test_every_decision_is_listed() -> None:
+    pages = {path.name for path in (DOCS / "decisions").glob("0*.md")}
+    listed = set(re.findall(r"\]\((0[^)]+\.md)\)", _text("docs/decisions/README.md")))
+    assert pages == listed
+    for name in pages:
+        text = _text(f"docs/decisions/{name}")
+        assert text.startswith(f"# {name[:4]}: "), name
+        for part in ("Context", "Decision", "Why", "Consequences"):
+            assert f"**{part}.**" in text, f"{name}: {part}"
+
+
+def _compose() -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load(_text("docker/compose.yaml"))
+    return document
+
+
+def _words(service: dict[str, Any]) -> list[list[str]]:
+    """The service's command and health check as words."""
+    found = [service["command"]] if "command" in service else []
+    test = service.get("healthcheck", {}).get("test", [])
+    if test:
+        found.append(shlex.split(test[1]) if test[0] == "CMD-SHELL" else test[1:])
+    return found
+
+
+def test_compose_starts_modules_and_programs_that_exist() -> None:
+    scripts = {script.name for script in entry_points(group="console_scripts")}
+    ours = {
+        name: service for name, service in _compose()["services"].items() if service["image"] == "pipeline-platform"
+    }
+    assert {"migrate", "gateway", "code", "worker", "daemon", "dagster"} == set(ours)
+    for name, service in ours.items():
+        for words in _words(service):
+            if words[0] == "python":
+                assert words[1] in ("-m", "-c"), name
+                module = words[2] if words[1] == "-m" else "urllib.request"
+                assert importlib.util.find_spec(module), f"{name}: {module}"
+            else:
+                assert words[0] in scripts, f"{name}: {words[0]}"
+            for word in words:
+                if re.fullmatch(r"pipeline_platform(\.\w+)+", word):
+                    assert importlib.util.find_spec(word), f"{name}: {word}"
+
+
+def test_compose_sets_known_variables_and_keeps_the_queue_durable() -> None:
+    known = {reference.variable(name, field) for name, field in Settings.model_fields.items()} | OTHERS
+    services = _compose()["services"]
+    for name, service in services.items():
+        allowed = known if service["image"] == "pipeline-platform" else IMAGES
+        assert set(service["environment"]) <= allowed, name
+        assert all(isinstance(value, str) for value in service["environment"].values()), name
+    command = services["valkey"]["command"]
+    settings = dict(zip(command[1::2], command[2::2], strict=True))
+    assert settings["--appendonly"] == "yes"
+    assert settings["--appendfsync"] == "always"
+    assert settings["--maxmemory-policy"] == "noeviction"
+    assert settings["--save"] == ""
+    assert services["postgres"]["image"] == "postgres:18"
+
+
+def test_compose_depends_on_what_is_there_and_publishes_on_loopback_only() -> None:
+    document = _compose()
+    services = document["services"]
+    for name, service in services.items():
+        assert set(service.get("depends_on", {})) <= set(services), name
+        for needed, how in service.get("depends_on", {}).items():
+            if how["condition"] == "service_healthy":
+                assert "healthcheck" in services[needed], f"{name} waits for {needed}"
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
+        volumes = [volume.split(":")[0] for volume in service.get("volumes", [])]
+        for volume in volumes:
+            assert volume in document["volumes"] or (ROOT / "docker" / volume).exists(), f"{name}: {volume}"
+    workspace = yaml.safe_load(_text("docker/workspace.yaml"))["load_from"][0]["grpc_server"]
+    assert workspace["host"] in services
+    assert workspace["location_name"] in services["code"]["command"]
+
+
+def test_the_image_copies_files_that_exist() -> None:
+    for sources in re.findall(r"^COPY (.+)$", _text("docker/Dockerfile"), re.MULTILINE):
+        for source in sources.split()[:-1]:
+            assert (ROOT / source).exists(), source
+            ignored = _text("docker/Dockerfile.dockerignore").splitlines()
+            assert f"!{source.removeprefix('./').rstrip('/')}" in ignored, source
+
+
+def test_the_oldest_python_is_the_same_everywhere() -> None:
+    version = re.search(r'python_requires=">=(3\.\d+)"', _text("setup.py"))
+    assert version is not None
+    assert f"FROM python:{version[1]}-slim" in _text("docker/Dockerfile")
+    assert f"Python {version[1]} or newer" in _text("CONTRIBUTING.md")
+    assert sys.version_info >= tuple(map(int, version[1].split(".")))
