@@ -40,14 +40,14 @@ test-fast: $(TESTED) ## Only the tests without servers
 	$(BIN)/python -m pytest pipeline_platform_tests/unit
 
 test-faults: $(TESTED) ## The long form of the fault tests
-	PIPELINE_FAULTS=long $(BIN)/python -m pytest pipeline_platform_tests/acceptance pipeline_platform_tests/faults
+	PIPELINE_FAULTS=long $(BIN)/python -m pytest pipeline_platform_tests/acceptance/test_kills.py
 
 check: $(TESTED) ## Lint, types, import contracts, docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/python -m pytest pipeline_platform_tests/unit/test_docs.py pipeline_platform_tests/migrations
+	$(BIN)/python -m pytest pipeline_platform_tests/unit/test_docs.py pipeline_platform_tests/unit/test_docker.py pipeline_platform_tests/unit/test_dictionary.py pipeline_platform_tests/migrations
 
 format: $(TESTED) ## Format the code
 	$(BIN)/ruff format .

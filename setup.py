@@ -11,7 +11,11 @@ setup(
     description="POST events, see them validated, aggregated and loaded exactly once into PostgreSQL through Dagster.",
     python_requires=">=3.11",
     packages=find_packages(include=["pipeline_platform", "pipeline_platform.*"]),
-    include_package_data=True,
+    package_data={
+        "pipeline_platform": ["streams/*.yaml"],
+        "pipeline_platform.warehouse.migrations": ["script.py.mako"],
+    },
+    data_files=[("share/pipeline_platform", ["dagster.yaml", "workspace.yaml"])],
     install_requires=[
         f"dagster{DAGSTER}",
         f"dagster-webserver{DAGSTER}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -44,7 +45,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="The address the gateway and the Dagster UI bind to.")
     port: int = Field(8000, ge=1, le=65535, description="The gateway's port.")
     dagster_port: int = Field(3000, ge=1, le=65535, description="The Dagster UI's port.")
-    code_server_port: int = Field(4266, ge=1, le=65535, description="The Dagster code server's port (loopback).")
+    code_server_port: int | None = Field(
+        None, ge=1, le=65535, description="The Dagster code server's port (loopback). Default: a free one, remembered."
+    )
     dagster_url: str | None = Field(None, description="Where people reach the Dagster UI, for links.")
     worker_ready_file: Path | None = Field(None, description="A file that a worker makes when it takes tasks.")
     workers: int = Field(2, ge=1, le=64, description="Celery children that execute runs.")
@@ -92,9 +95,9 @@ class Settings(BaseSettings):
         """Celery's broker URL: `broker_url`, or database 1 of `redis_url`."""
         if self.broker_url:
             return self.broker_url
-        base = require(self.redis_url, "REDIS_URL")
-        head, _, tail = base.partition("://")
-        return f"{head}://{tail.split('/')[0]}/1"
+        parts = urlsplit(require(self.redis_url, "REDIS_URL"))
+        query = urlencode([(name, value) for name, value in parse_qsl(parts.query) if name != "db"])
+        return urlunsplit(parts._replace(path="/1", query=query))
 
     @property
     def dagster_link(self) -> str:

@@ -86,7 +86,6 @@ def _ports(settings: Settings) -> list[Finding]:
     wanted = (
         ("gateway", settings.host, settings.port, "--port"),
         ("Dagster UI", settings.host, settings.dagster_port, "--dagster-port"),
-        ("code server", "127.0.0.1", settings.code_server_port, "PIPELINE_CODE_SERVER_PORT"),
     )
     found = []
     for name, host, port, option in wanted:

@@ -44,8 +44,10 @@ class Gateway:
 
 def find_gateway(state_dir: Path | None, url: str | None, key: str | None) -> tuple[Settings, str, str]:
     """The settings, the gateway's URL and the API key: as given, or those of the stack."""
+    settings = Settings.load(state_dir=state_dir)
+    key = key or settings.api_key
     if url and key:
-        return Settings.load(state_dir=state_dir), url, key
+        return settings, url, key
     settings, where = connections(state_dir)
     found = key or where.api_key
     if not found:

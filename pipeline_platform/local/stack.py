@@ -38,7 +38,9 @@ class Stack:
         self._specs = load_specs(settings.streams_dir)
         self._database: Database = database(settings, state_dir)
         self._queue: QueueServer = queue_server(settings, state_dir)
-        self._code_port = remembered_port(state_dir / "ports" / "code-server")
+        if settings.code_server_port:
+            require_free("127.0.0.1", settings.code_server_port, "PIPELINE_CODE_SERVER_PORT")
+        self._code_port = settings.code_server_port or remembered_port(state_dir / "ports" / "code-server")
         self._worker_ready = state_dir / "run" / "worker-ready"
         self._home = _dagster_home(state_dir)
         shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host

@@ -60,6 +60,10 @@ class MemoryQueue:
         gone, state.entries = len(state.entries) - len(kept), kept
         return gone
 
+    def events_below(self, stream: str, below: EntryId) -> int:
+        """See Queue.events_below."""
+        return sum(entry.count for entry in self._of(stream).entries if entry.id < below)
+
     def position(self, stream: str) -> Position:
         """See Queue.position."""
         state = self._of(stream)

@@ -64,6 +64,9 @@ class Queue(Protocol):
     def trim(self, stream: str, below: EntryId) -> int:
         """Forgets the entries with id < below; returns how many."""
 
+    def events_below(self, stream: str, below: EntryId) -> int:
+        """The events of the entries with id < below that are not trimmed."""
+
     def position(self, stream: str) -> Position:
         """Where the stream stands."""
 

@@ -104,6 +104,18 @@ class RedisStreams:
             self._redis.xtrim(_key(stream, "sizes"), minid=str(below), approximate=False)
         return int(gone)
 
+    def events_below(self, stream: str, below: EntryId) -> int:
+        """See Queue.events_below. From the running totals of the first and the last of them."""
+        with queue_errors():
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.xrange(_key(stream, "sizes"), count=1)
+            pipeline.xrevrange(_key(stream, "sizes"), max=f"({below}", count=1)
+            oldest, newest = pipeline.execute()
+        if not oldest or not newest:
+            return 0
+        first, last = oldest[0][1], newest[0][1]
+        return int(last[b"e"]) - (int(first[b"e"]) - int(first[b"n"]))
+
     def position(self, stream: str) -> Position:
         """See Queue.position."""
         with queue_errors():

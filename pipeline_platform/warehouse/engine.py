@@ -18,13 +18,14 @@ _TRANSIENT_CODES = ("40001", "40P01", "55P03", "55006")  # serialization, deadlo
 def connect(url: str, *, pool_size: int = 2, application: str = "pipeline-platform") -> sa.Engine:
     """An engine on psycopg 3 for any `postgresql://` URL, with at most `pool_size` + 2 connections."""
     parsed = sa.make_url(url).set(drivername="postgresql+psycopg")
+    options = " ".join(["-c timezone=UTC", *parsed.normalized_query.get("options", ())])
     return sa.create_engine(
         parsed,
         pool_size=pool_size,
         max_overflow=2,
         pool_pre_ping=True,
         pool_timeout=15,
-        connect_args={"connect_timeout": 10, "application_name": application, "options": "-c timezone=UTC"},
+        connect_args={"connect_timeout": 10, "application_name": application, "options": options},
     )
 
 

@@ -106,6 +106,15 @@ class Ledger:
                 rows.append(_row(connection.execute(statement).one()))
         return rows
 
+    def events_planned(self, stream: str, first: EntryId, below: EntryId) -> int:
+        """The events of the batches that begin at `first` or behind it and below `below`."""
+        begin = sa.tuple_(assets.c.first_ms, assets.c.first_seq)
+        query = sa.select(sa.func.coalesce(sa.func.sum(assets.c.events_planned), 0)).where(
+            assets.c.stream == stream, begin >= sa.tuple_(first.ms, first.seq), begin < sa.tuple_(below.ms, below.seq)
+        )
+        with warehouse_errors(), self._engine.connect() as connection:
+            return int(connection.scalar(query) or 0)
+
     def unsettled(self, stream: str) -> list[LedgerRow]:
         """The batches that are not settled, oldest first."""
         query = sa.select(assets).where(assets.c.stream == stream, assets.c.state.in_(UNSETTLED)).order_by(assets.c.id)

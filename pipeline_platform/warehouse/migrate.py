@@ -20,6 +20,7 @@ from alembic.script import ScriptDirectory
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.errors import PermanentError, TransientError
 from pipeline_platform.warehouse.engine import is_transient, warehouse_errors
+from pipeline_platform.warehouse.roles import ensure_roles, grant
 from pipeline_platform.warehouse.schema import metadata
 from pipeline_platform.warehouse.stream_changes import apply_changes, plan_changes, refuse_destructive
 from pipeline_platform.warehouse.stream_tables import stream_tables
@@ -131,22 +132,13 @@ def check_migrated(engine: sa.Engine) -> None:
 def _comment_and_grant(connection: sa.Connection, specs: list[StreamSpec]) -> None:
     for table in metadata.sorted_tables:
         comment_on(connection, table)
-    # Only what is ours, by name: the schema may hold somebody else's tables, Dagster's for one.
     names = [*metadata.tables]
     for spec in specs:
         tables = stream_tables(spec)
         names += [table.name for table in (tables.series, tables.events, tables.minutes)]
         names += [view.name for view in tables.views]
-    ours = ", ".join(f'"{name}"' for name in names)
-    for role, rights in (("pipeline_loader", "select, insert, update, delete"), ("pipeline_reader", "select")):
-        if connection.scalar(sa.text("select true from pg_roles where rolname = :role"), {"role": role}):
-            connection.execute(sa.text(f"grant usage on schema public to {role}"))
-            connection.execute(sa.text(f"grant {rights} on {ours} to {role}"))
-            connection.execute(sa.text(f"grant select on {VERSION_TABLE} to {role}"))
-    if connection.scalar(sa.text("select true from pg_roles where rolname = 'pipeline_loader'")):
-        connection.execute(
-            sa.text("grant execute on function pipeline_ensure_partition(text, date) to pipeline_loader")
-        )
+    ensure_roles(connection)
+    grant(connection, names, VERSION_TABLE)
 
 
 def comment_on(connection: sa.Connection, table: sa.Table) -> None:

@@ -227,6 +227,27 @@ def test_everything_settled_leaves_an_empty_queue_and_a_new_event_is_planned_aft
     assert world.load(request) == 1
 
 
+def test_entries_that_the_ledger_never_knew_are_not_trimmed(engine: sa.Engine, ledger: Ledger, redis_url: str) -> None:
+    # Given a queue that was emptied, and whose clock was set back for a while
+    client = connect(redis_url)
+    world = World(engine, RedisStreams(client), ledger)
+    world.post(3)
+    world.load(world.tick().requests[0])
+    client.flushdb()
+    low = EntryId(ledger.last_planned(NAME).ms - 1000, 0)
+    client.xadd(f"pp:{{{NAME}}}:entries", {"n": 1, "k": "k", "d": event() + b"\n"}, id=str(low))
+    client.xadd(f"pp:{{{NAME}}}:sizes", {"n": 1, "b": 10, "e": 1}, id=str(low))
+    client.hincrby(f"pp:{{{NAME}}}:totals", "events", 1)
+    # If its ids pass the last planned one again
+    world.post(2)
+    world.load(world.tick().requests[0])
+    after = world.tick()
+    # I expect the entry that nobody planned to stay, and somebody to be told
+    assert "holds 3 events" in after.alarm
+    assert "went backwards" in after.alarm
+    assert next(world.queue.read(NAME, low, low)).id == low
+
+
 def test_a_queue_that_went_backwards_stops_the_planner(world: World) -> None:
     ahead = EntryId(10**14, 0)
     world.post(1)

@@ -39,10 +39,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Tick:
-    """What a tick decided, and a sentence for its log."""
+    """What a tick decided, a sentence for its log, and what somebody has to look at."""
 
     requests: tuple[Request, ...]
     note: str
+    alarm: str = ""
 
 
 def tick(
@@ -77,8 +78,8 @@ def tick(
         )
         requests += [Request(row, 1) for row in ledger.plan(stream, batches, asset_key=asset_key, job_name=job_name)]
     granted = tuple(request for request in requests if ledger.request(request.row.id, request.attempt))
-    _trim(stream, queue, ledger, position)
-    return Tick(granted, _note(position, len(unsettled), granted))
+    alarm = _trim(stream, queue, ledger, position)
+    return Tick(granted, _note(position, len(unsettled), granted), alarm)
 
 
 def _retry(
@@ -113,10 +114,23 @@ def _retry(
     return Request(row, row.attempt + 1)
 
 
-def _trim(stream: str, queue: Queue, ledger: Ledger, position: Position) -> None:
+def _trim(stream: str, queue: Queue, ledger: Ledger, position: Position) -> str:
+    """Trims what is settled; returns an alarm instead when the queue holds there what the ledger does not know of.
+
+    Such events were never planned: the queue was emptied and its clock set back, so that new ids fell below old ones.
+    """
     watermark = ledger.watermark(stream)
-    if watermark != ZERO and position.oldest_id is not None and position.oldest_id < watermark:
-        queue.trim(stream, watermark)
+    oldest = position.oldest_id
+    if watermark == ZERO or oldest is None or oldest >= watermark:
+        return ""
+    held, known = queue.events_below(stream, watermark), ledger.events_planned(stream, oldest, watermark)
+    if held != known:
+        return (
+            f"The queue of {stream} holds {held} events below {watermark}, but the ledger planned {known} there. "
+            "Nothing is trimmed until somebody has looked: see docs/operations.md, 'The queue went backwards'."
+        )
+    queue.trim(stream, watermark)
+    return ""
 
 
 def _note(position: Position, unsettled: int, granted: tuple[Request, ...]) -> str:

@@ -43,8 +43,10 @@ def ingest_sensor(spec: StreamSpec, limits: PlanLimits) -> dg.SensorDefinition:
             )
         except TransientError as error:
             return dg.SkipReason(f"{error} The next tick tries again; what was accepted stays in the queue.")
+        if decided.alarm:
+            context.log.error(decided.alarm)
         if not decided.requests:
-            return dg.SkipReason(decided.note)
+            return dg.SkipReason(decided.alarm or decided.note)
         return dg.SensorResult(
             run_requests=[_run_request(spec, request) for request in decided.requests],
             cursor=decided.note,  # for people: the ledger, not the cursor, is what the planner goes by

@@ -145,7 +145,8 @@ def test_doctor_notices_what_disagrees(servers: Stack) -> None:
         connection.execute(
             "insert into assets (asset_key, stream, state, first_ms, first_seq, last_ms, last_seq, events_read, "
             "events_loaded, first_ts, last_ts, loaded_at) values "
-            "('x', 'telemetry', 'loaded', 1800000000000, 0, 1800000000000, 0, 2, 2, now(), now(), now()), ('y', 'orders', 'planned', 1, 0, 1, 0, 0, 0, null, null, null)"
+            "('x', 'telemetry', 'loaded', 1800000000000, 0, 1800000000000, 0, 2, 2, now(), now(), now()), "
+            "('y', 'orders', 'planned', 1, 0, 1, 0, 0, 0, null, null, null)"
         )
     assert pipeline.ledger.last_planned("telemetry") == EntryId(1_800_000_000_000, 0)
     # If doctor looks, I expect each to fail with what to do

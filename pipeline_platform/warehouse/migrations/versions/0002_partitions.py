@@ -1,4 +1,4 @@
-"""The loader and reader roles, and the function by which the loader gets a day's partition."""
+"""The function by which the loader gets a day's partition."""
 
 from __future__ import annotations
 
@@ -6,29 +6,6 @@ from alembic import op
 
 revision = "0002"
 down_revision = "0001"
-
-# A role belongs to the whole server, and making one needs a right that an owner of one database may lack. Without
-# the roles everything works as the owner; `pipeline-platform doctor` says so.
-ROLES = """
-do $$
-declare
-    role_name text;
-begin
-    foreach role_name in array array['pipeline_loader', 'pipeline_reader'] loop
-        if not exists (select from pg_roles where rolname = role_name) then
-            begin
-                execute format('create role %I nologin', role_name);
-            exception
-                when insufficient_privilege then
-                    raise notice 'no right to create the role %', role_name;
-                when duplicate_object or unique_violation then
-                    null;  -- another migration on the same server was quicker
-            end;
-        end if;
-    end loop;
-end
-$$
-"""
 
 PARTITION = """
 create function pipeline_ensure_partition(stream_name text, day date) returns boolean
@@ -61,7 +38,6 @@ $$
 
 
 def upgrade() -> None:
-    op.execute(ROLES)
     op.execute(PARTITION)
     op.execute("revoke execute on function pipeline_ensure_partition(text, date) from public")
 
