@@ -69,7 +69,9 @@ def run_batches(where: Servers, batches: int, events: int, pipe: Any) -> None:
         assert done.state == "loaded"
         assert done.events_read == events
         queue.trim("telemetry", ledger.watermark("telemetry"))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        # Not getrusage's ru_maxrss: across an exec it keeps the peak of the process that forked.
+        status = Path("/proc/self/status").read_text()
+        peak = int(status.split("VmHWM:")[1].split()[0]) / 1024
         current = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
         pipe.send((seconds, peak, current))
     pipe.send(None)
