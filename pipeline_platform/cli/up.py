@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from pipeline_platform.cli.options import StateDir, console
 from pipeline_platform.local.connections import Connections
@@ -79,24 +78,25 @@ class _Log:
 
 def _show(where: Connections, folder: Path, seconds: float, *, demo: bool) -> None:
     """The table of where things are."""
-    table = Table(title=f"Pipeline Platform is up ({seconds:.0f} s)", title_justify="left", show_header=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    table.add_row("Gateway", where.gateway_url)
-    table.add_row("API docs", f"{where.gateway_url}/docs")
-    table.add_row("Dagster UI", where.dagster_url)
-    table.add_row("Warehouse (read-only)", where.warehouse_readonly_url)
-    table.add_row("API key", where.api_key)
-    table.add_row("State", str(folder))
+    rows = {
+        "Gateway": where.gateway_url,
+        "API docs": f"{where.gateway_url}/docs",
+        "Dagster UI": where.dagster_url,
+        "Warehouse (read-only)": where.warehouse_readonly_url,
+        "API key": where.api_key,
+        "State": str(folder),
+    }
+    console.print(f"\n[bold]Pipeline Platform is up ({seconds:.0f} s)[/]")
+    for name, value in rows.items():  # not a box: a wrapped URL could not be copied
+        console.print(f"  [bold]{name:<22}[/] {escape(value)}", soft_wrap=True)
     command = (
         "pipeline-platform" if shutil.which("pipeline-platform") else f"{Path(sys.executable).parent}/pipeline-platform"
     )
-    console.print()
-    console.print(table)
     lines = [f'{command} sql "select * from telemetry_1m order by window_start desc limit 5"']
     if demo:
         lines.insert(0, f"{command} status")
-        console.print("The demo sends events to both streams; some are negative, some invalid, some late. Look at it:")
+        said = "The demo sends events to both streams; some are negative, some invalid, some late. Look at it:"
+        console.print(said, soft_wrap=True)
     else:
         lines.insert(0, f"""echo '{{"source":"me","metric":"temp","value":21.5}}' | {command} ingest telemetry -""")
         console.print("Try it:")

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +27,7 @@ from pipeline_platform.core.rejections import Int32s, Problem, Reason, Rejection
 from pipeline_platform.core.streams import StreamSpec
 
 CHUNK_BYTES = 8 * 2**20
+READERS = 2
 FEW_STUMBLES = 64
 SEGMENT_ROWS = 512
 NO_TS = np.iinfo(np.int64).min
@@ -84,15 +87,33 @@ def bad_type(name: str, wanted: str) -> Problem:
 def decode(entries: Sequence[Entry], spec: StreamSpec) -> Decoded:
     """All events of `entries` as columns; the lines that cannot be decoded as rejections."""
     decoder = _Decoder(spec)
+    chunks = _chunks(entries)
+    if len(chunks) < 2:
+        for start, end in chunks:
+            decoder.decode(entries, start, end)
+        return decoder.finish()
+    with ThreadPoolExecutor(READERS) as pool:  # pyarrow's reader lets go of the GIL
+        ahead: deque[Future[_Chunk]] = deque()
+        coming = iter(chunks)
+        for start, end in chunks:
+            while len(ahead) <= READERS and (following := next(coming, None)):
+                ahead.append(pool.submit(decoder.read, entries, *following))
+            decoder.decode(entries, start, end, ahead.popleft().result())
+    return decoder.finish()
+
+
+def _chunks(entries: Sequence[Entry]) -> list[tuple[int, int]]:
+    """Ranges of entries of about CHUNK_BYTES each."""
+    chunks = []
     start = 0
     while start < len(entries):
         end, size = start, 0
         while end < len(entries) and (end == start or size + len(entries[end].data) <= CHUNK_BYTES):
             size += len(entries[end].data)
             end += 1
-        decoder.decode(entries, start, end)
+        chunks.append((start, end))
         start = end
-    return decoder.finish()
+    return chunks
 
 
 def lines_of(data: bytes) -> list[bytes]:
@@ -106,6 +127,15 @@ class _MixedTimes(Exception):
 
 class _TooManyOdd(Exception):
     """Looking for the odd lines would cost more than decoding all of them one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Some entries' data as read: the lines that are no object, and the table unless a line needs a closer look."""
+
+    data: bytes
+    odd: Bools | None
+    table: pa.Table | None
 
 
 class _Decoder:
@@ -123,22 +153,27 @@ class _Decoder:
         self._texts: dict[str, list[pa.DictionaryArray]] = {name: [] for name in self._dimensions}
         self._numbers: dict[str, list[Float64s]] = {name: [] for name in self._measures}
 
-    def decode(self, entries: Sequence[Entry], start: int, end: int) -> None:
+    def read(self, entries: Sequence[Entry], start: int, end: int) -> _Chunk:
+        """Reads entries[start:end] in one go; nothing of the decoder changes, so it may run beside `decode`."""
+        data = b"".join(_with_newline(entry.data) for entry in entries[start:end])
+        rows = sum(entry.count for entry in entries[start:end])
+        odd = _no_object(data, rows)
+        clean = odd is not None and not odd.any()
+        return _Chunk(data, odd, self._read(data, rows) if clean else None)
+
+    def decode(self, entries: Sequence[Entry], start: int, end: int, chunk: _Chunk | None = None) -> None:
         """Decodes entries[start:end]: what the columnar reader takes at once, the odd lines one by one."""
-        chunk = entries[start:end]
-        counts = np.fromiter((entry.count for entry in chunk), np.int64, len(chunk))
-        data = b"".join(_with_newline(entry.data) for entry in chunk)
-        entry = np.repeat(np.arange(start, end, dtype=np.int32), counts)
-        line = (np.arange(len(entry)) - np.repeat(np.cumsum(counts) - counts, counts)).astype(np.int32)
-        odd = _no_object(data, len(entry))
+        chunk = chunk or self.read(entries, start, end)
+        data, odd = chunk.data, chunk.odd
         if odd is None:  # an entry has not as many lines as it says
             self._halve(entries, start, end)
             return
-        if not odd.any():
-            table = self._read(data, len(entry))
-            if table is not None:
-                self._take(table, entry, line)
-                return
+        counts = np.fromiter((entry.count for entry in entries[start:end]), np.int64, end - start)
+        entry = np.repeat(np.arange(start, end, dtype=np.int32), counts)
+        line = (np.arange(len(entry)) - np.repeat(np.cumsum(counts) - counts, counts)).astype(np.int32)
+        if chunk.table is not None:
+            self._take(chunk.table, entry, line)
+            return
         lines = lines_of(data)
         rest = np.flatnonzero(~odd)
         try:

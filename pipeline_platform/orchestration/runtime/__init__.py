@@ -1,0 +1,1 @@
+"""A faster runtime for any Dagster project: pooled storage, a quick sensor loop, warm workers."""
