@@ -8,7 +8,7 @@ customary names.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator
@@ -50,13 +50,27 @@ class Settings(BaseSettings):
     )
     dagster_url: str | None = Field(None, description="Where people reach the Dagster UI, for links.")
     worker_ready_file: Path | None = Field(None, description="A file that a worker makes when it takes tasks.")
+    worker_max_runs: int = Field(5_000, ge=1, description="A worker's child is replaced after so many runs.")
+    worker_max_memory: int = Field(1_500 * 2**20, ge=2**28, description="A worker's child is replaced beyond this.")
+    daemon: Literal["fast", "stock"] = Field("fast", description="Our sensor loop, or Dagster's own for comparison.")
+    dagster_yaml: Path | None = Field(None, description="Another dagster.yaml than the shipped one.")
     workers: int = Field(2, ge=1, le=64, description="Celery children that execute runs.")
 
     batch_max_events: int = Field(1_000_000, ge=1, description="The most events one run loads.")
     batch_max_bytes: int = Field(128 * 2**20, ge=1024, description="The most payload bytes one run loads.")
     batches_in_flight: int = Field(4, ge=1, le=64, description="The most unsettled batches a stream may have.")
-    sensor_interval: int = Field(1, ge=1, description="The ingest sensors' interval (Dagster ticks every 5 s at best).")
+    sensor_interval: int = Field(
+        -1, ge=-1, description="The ingest sensors' interval; -1: the next tick follows at once, for our sensor loop."
+    )
+    sensor_hold_seconds: float = Field(5.0, gt=0, le=20, description="How long a tick waits on the queue for data.")
+    linger_seconds: float = Field(0.05, ge=0, le=10, description="After the first entry, wait so long for more.")
+    runs_per_second: float = Field(
+        1.0, gt=0, description="Sustained runs of one stream; under load batches grow instead."
+    )
+    runs_burst: float = Field(5.0, ge=1, description="Runs of one stream that may be requested without waiting.")
     lost_run_after: float = Field(60.0, gt=0, description="A requested batch without a live run is requested again.")
+    keep_succeeded_runs_hours: float = Field(24.0, gt=0, description="How long Dagster keeps runs that succeeded.")
+    keep_failed_runs_days: float = Field(14.0, gt=0, description="How long Dagster keeps runs that failed.")
     max_run_seconds: int = Field(900, ge=10, description="A run that takes longer is ended and its batch retried.")
 
     body_max_bytes: int = Field(8 * 2**20, ge=1024, description="The largest body, after decompression.")

@@ -51,6 +51,43 @@ def _batch(stream: str, held: list[EntrySize], events: int, size: int) -> Batch:
     return Batch(stream, held[0].id, held[-1].id, len(held), events, size)
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How freely runs may be requested: a token a run. `at` is epoch seconds."""
+
+    tokens: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class PaceLimits:
+    """`idle` seconds of waiting for more while there are tokens, `per_second` sustained runs, `burst` runs at once."""
+
+    idle: float = 0.05
+    per_second: float = 1.0
+    burst: float = 5.0
+
+
+def linger(pace: Pace, now: float, limits: PaceLimits) -> float:
+    """Seconds to wait for more entries after the first: short when idle, until the next token when busy.
+
+    So a lone request is loaded at once, and under load the runs, each with its lines in Dagster's event log, stay
+    below `per_second` while the batches grow.
+    """
+    tokens = _refilled(pace, now, limits)
+    return max(limits.idle, (1.0 - tokens) / limits.per_second)
+
+
+def spend(pace: Pace, now: float, runs: int, limits: PaceLimits) -> Pace:
+    """The pace after `runs` were requested. The debt of a backlog's many runs at once is bounded by `burst`."""
+    return Pace(max(_refilled(pace, now, limits) - runs, -limits.burst), now)
+
+
+def _refilled(pace: Pace, now: float, limits: PaceLimits) -> float:
+    # A clock that went back must not lend tokens, nor withhold them for long.
+    return min(limits.burst, pace.tokens + max(0.0, now - pace.at) * limits.per_second)
+
+
 def retry_pause(attempt: int) -> float:
     """Seconds to wait before attempt `attempt` + 1 of a batch: 2, 4, 8, ... at most 60."""
     return float(min(2 ** min(attempt, 6), 60))

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import sqlalchemy as sa
-
 from pipeline_platform.core.streams import load_specs
-from pipeline_platform.errors import SettingError
 from pipeline_platform.local.connections import Connections
+from pipeline_platform.local.environment import child_environment, dagster_home
 from pipeline_platform.local.ports import remembered_port, require_free
 from pipeline_platform.local.probes import appears, daemon_beats, http_ok, listens
 from pipeline_platform.local.processes import Service, Step
@@ -24,7 +20,6 @@ from pipeline_platform.settings import Settings
 from pipeline_platform.warehouse.engine import connect as connect_warehouse
 from pipeline_platform.warehouse.migrate import migrate
 
-DAGSTER_FILES = ("dagster.yaml", "workspace.yaml")
 Say = Callable[[str, str], None]
 
 
@@ -42,7 +37,7 @@ class Stack:
             require_free("127.0.0.1", settings.code_server_port, "PIPELINE_CODE_SERVER_PORT")
         self._code_port = settings.code_server_port or remembered_port(state_dir / "ports" / "code-server")
         self._worker_ready = state_dir / "run" / "worker-ready"
-        self._home = _dagster_home(state_dir)
+        self._home = dagster_home(state_dir, settings.dagster_yaml)
         shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
         self._base = f"http://{shown}:{settings.port}"
         self._dagster = settings.dagster_url or f"http://{shown}:{settings.dagster_port}"
@@ -79,32 +74,13 @@ class Stack:
         )
 
     def _environment(self) -> dict[str, str]:
-        """Ours, and where everything is: a child never has to guess."""
-        storage = sa.make_url(self._database.dagster_url).set(drivername="postgresql+psycopg2")
-        mine = {
-            "DATABASE_URL": self._database.owner_url,
-            "PIPELINE_LOADER_DATABASE_URL": self._database.loader_url,
-            "PIPELINE_READONLY_DATABASE_URL": self._database.readonly_url,
-            "REDIS_URL": self._queue.url,
-            "PIPELINE_STATE_DIR": str(self._state_dir),
-            "PIPELINE_HOST": self._settings.host,
-            "PIPELINE_PORT": str(self._settings.port),
-            "PIPELINE_DAGSTER_URL": self._dagster,
-            "PIPELINE_CODE_SERVER_PORT": str(self._code_port),
-            "PIPELINE_WORKER_READY_FILE": str(self._worker_ready),
-            "DAGSTER_HOME": str(self._home),
-            # A commit of Dagster's own event log may be lost in a power cut: the ledger is ours and is not.
-            "DAGSTER_POSTGRES_URL": storage.update_query_dict(
-                {"options": "-c synchronous_commit=off"}
-            ).render_as_string(hide_password=False),
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONWARNINGS": "ignore",
-        }
-        settings = self._settings.model_copy(update={"redis_url": self._queue.url})
-        mine["PIPELINE_BROKER_URL"] = settings.broker
-        if self._settings.streams_dir:
-            mine["PIPELINE_STREAMS_DIR"] = str(self._settings.streams_dir.resolve())
-        return {**os.environ, **mine}
+        return child_environment(
+            self._settings,
+            self.connections,
+            self._state_dir,
+            PIPELINE_CODE_SERVER_PORT=str(self._code_port),
+            PIPELINE_WORKER_READY_FILE=str(self._worker_ready),
+        )
 
     def _migrate(self) -> None:
         engine = connect_warehouse(self._database.owner_url)
@@ -147,19 +123,22 @@ class Stack:
     def _code_server(self) -> Service:
         argv = ["dagster", "api", "grpc", "--module-name", "pipeline_platform.orchestration.definitions"]
         argv += ["--host", "127.0.0.1", "--port", str(self._code_port), "--log-level", "warning"]
-        argv += ["--location-name", "pipeline_platform", "--max-workers", "16"]
+        argv += ["--location-name", "pipeline_platform", "--max-workers", str(16 + 2 * len(self._specs))]
         return self._service("code", argv, listens("127.0.0.1", self._code_port))
 
     def _worker(self) -> Service:
         self._worker_ready.unlink(missing_ok=True)
         argv = ["celery", "--quiet", "-A", "pipeline_platform.orchestration.celery_app", "worker", "--pool", "prefork"]
-        argv += ["--concurrency", str(self._settings.workers), "--queues", "dagster", "--loglevel", "WARNING"]
+        argv += ["--concurrency", str(self._settings.workers), "--loglevel", "WARNING"]
         argv += ["--without-gossip", "--without-mingle", "--hostname", "local@%h"]
         # A run in progress may finish before the worker goes; what does not is requested again.
         return self._service("worker", argv, appears(self._worker_ready), stop_timeout=20.0)
 
     def _daemon(self) -> Service:
-        argv = ["dagster._daemon", "run", "--workspace", str(self._home / "workspace.yaml"), "--log-level", "warning"]
+        workspace = str(self._home / "workspace.yaml")
+        argv = ["pipeline_platform.orchestration.runtime.daemon", "--workspace", workspace, "--log-level", "warning"]
+        if self._settings.daemon == "stock":
+            argv = ["dagster._daemon", "run", "--workspace", workspace, "--log-level", "warning"]
         return self._service("daemon", argv, daemon_beats(self._database.dagster_url))
 
     def _webserver(self) -> Service:
@@ -174,17 +153,3 @@ class Stack:
 
 def _always() -> bool:
     return True
-
-
-def _dagster_home(state_dir: Path) -> Path:
-    """DAGSTER_HOME with our dagster.yaml and workspace.yaml, from the clone or from where pip put them."""
-    home = state_dir / "dagster"
-    home.mkdir(exist_ok=True)
-    clone = Path(__file__).resolve().parents[2]
-    installed = Path(sys.prefix) / "share" / "pipeline_platform"
-    source = next((place for place in (clone, installed) if (place / DAGSTER_FILES[0]).exists()), None)
-    if source is None:
-        raise SettingError("dagster.yaml is missing from the installation; install the package again.")
-    for name in DAGSTER_FILES:
-        shutil.copyfile(source / name, home / name)
-    return home

@@ -1,4 +1,4 @@
-"""The Celery app of a worker: dagster-celery's tasks on our broker.
+"""The Celery app of our workers: `celery -A pipeline_platform.orchestration.celery_app worker`.
 
 Late acknowledgement: a task whose child dies is reported as failed, and one whose worker dies is delivered again
 after the visibility timeout, which is longer than any run may take. The ledger makes a second delivery harmless.
@@ -6,40 +6,19 @@ after the visibility timeout, which is longer than any run may take. The ledger 
 
 from __future__ import annotations
 
-from typing import Any
-
-from celery.signals import worker_ready
-from dagster_celery.make_app import make_app
-from dagster_celery.tasks import create_execute_job_task, create_resume_job_task
-
+from pipeline_platform.orchestration.runtime.worker import build_worker_app
 from pipeline_platform.settings import Settings
 
-# The same as in dagster.yaml: the launcher and the worker have to agree.
-CONFIG: dict[str, Any] = {
-    "worker_prefetch_multiplier": 1,
-    "task_acks_late": True,
-    "broker_transport_options": {"visibility_timeout": 86_400},
-    "broker_connection_retry_on_startup": True,
-    "result_expires": 3_600,
-    "worker_hijack_root_logger": False,
-    "worker_redirect_stdouts": False,
-}
-
-
-def build_app(broker: str) -> Any:
-    """The app with its broker and result store on the same Redis database."""
-    app = make_app({"broker": broker, "backend": broker, "config_source": CONFIG, "task_default_queue": "dagster"})
-    create_execute_job_task(app)
-    create_resume_job_task(app)
-    return app
-
+# The most urgent first: a backfill never delays ingest. A run says its queue with the tag `dagster-celery/queue`.
+QUEUES = ("ingest", "etl", "backfill")
 
 _settings = Settings.load()
-app = build_app(_settings.broker)
-
-
-@worker_ready.connect  # type: ignore[untyped-decorator]
-def _tell(**_: object) -> None:
-    """Tells the supervisor that tasks are taken."""
-    if _settings.worker_ready_file is not None:
-        _settings.worker_ready_file.touch()
+app = build_worker_app(
+    _settings.broker,
+    queues=QUEUES,
+    preload=("pandas", "pyarrow.json", "psycopg", "dagster_postgres"),
+    locations=("pipeline_platform.orchestration.definitions:definitions",),
+    max_tasks_per_child=_settings.worker_max_runs,
+    max_memory_per_child_kb=_settings.worker_max_memory // 1024,
+    ready_file=_settings.worker_ready_file,
+)

@@ -3,12 +3,13 @@
 # No postponed annotations here: Dagster reads them at run time.
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import dagster as dg
 import sqlalchemy as sa
 
+from pipeline_platform.core.batches import PaceLimits
 from pipeline_platform.queue.connection import connect as connect_queue
 from pipeline_platform.queue.redis_streams import RedisStreams
 from pipeline_platform.settings import Settings, require
@@ -69,6 +70,16 @@ class PlanLimits:
     lost_run_after: float
     sensor_interval: int
     max_run_seconds: int
+    hold_seconds: float = 5.0
+    pace: PaceLimits = field(default_factory=PaceLimits)
+
+
+@dataclass(frozen=True)
+class HistoryLimits:
+    """How long Dagster keeps its runs."""
+
+    keep_succeeded_hours: float
+    keep_failed_days: float
 
 
 # A run prints warnings and worse: all of its events are in Dagster's event log anyway.
@@ -112,6 +123,11 @@ def build_resources(settings: Settings) -> dict[str, object]:
     }
 
 
+def history_limits(settings: Settings) -> HistoryLimits:
+    """How long a deployment keeps runs."""
+    return HistoryLimits(settings.keep_succeeded_runs_hours, settings.keep_failed_runs_days)
+
+
 def plan_limits(settings: Settings) -> PlanLimits:
     """The planner's limits of a deployment."""
     return PlanLimits(
@@ -121,4 +137,6 @@ def plan_limits(settings: Settings) -> PlanLimits:
         lost_run_after=settings.lost_run_after,
         sensor_interval=settings.sensor_interval,
         max_run_seconds=settings.max_run_seconds,
+        hold_seconds=settings.sensor_hold_seconds,
+        pace=PaceLimits(settings.linger_seconds, settings.runs_per_second, settings.runs_burst),
     )

@@ -49,6 +49,10 @@ class MemoryQueue:
         behind = [entry for entry in self._of(stream).entries if entry.id > after]
         return [EntrySize(entry.id, entry.count, len(entry.data)) for entry in behind[:limit]]
 
+    def wait(self, stream: str, after: EntryId, seconds: float) -> bool:  # noqa: ARG002  nobody else could append
+        """See Queue.wait; what is not there will not come."""
+        return bool(self.waiting(stream, after, 1))
+
     def read(self, stream: str, first: EntryId, last: EntryId) -> Iterator[Entry]:
         """See Queue.read."""
         yield from [entry for entry in self._of(stream).entries if first <= entry.id <= last]

@@ -58,6 +58,9 @@ class Queue(Protocol):
     def waiting(self, stream: str, after: EntryId, limit: int) -> list[EntrySize]:
         """The first `limit` entries behind `after`, without their payload."""
 
+    def wait(self, stream: str, after: EntryId, seconds: float) -> bool:
+        """Waits until there is an entry behind `after`, `seconds` at most; returns whether there is one."""
+
     def read(self, stream: str, first: EntryId, last: EntryId) -> Iterator[Entry]:
         """The entries with first <= id <= last, ascending."""
 

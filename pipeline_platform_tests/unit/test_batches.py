@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline_platform.core.batches import Batch, plan_batches, retry_pause
+from pipeline_platform.core.batches import Batch, Pace, PaceLimits, linger, plan_batches, retry_pause, spend
 from pipeline_platform.core.entries import EntryId, EntrySize
 
 sizes = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 300)), max_size=60)
@@ -77,3 +77,41 @@ def test_nothing_waiting_makes_no_batch() -> None:
 )
 def test_the_pause_doubles_up_to_a_minute(attempt: int, seconds: float) -> None:
     assert retry_pause(attempt) == seconds
+
+
+LIMITS = PaceLimits(idle=0.05, per_second=1.0, burst=3.0)
+
+
+def test_a_lone_request_lingers_only_as_long_as_idle() -> None:
+    assert linger(Pace(3.0, 100.0), 100.0, LIMITS) == 0.05
+
+
+def test_without_a_token_the_planner_waits_for_the_next() -> None:
+    assert linger(Pace(0.0, 100.0), 100.25, LIMITS) == pytest.approx(0.75)
+
+
+def test_a_debt_is_waited_for_too() -> None:
+    assert linger(spend(Pace(0.0, 100.0), 100.0, 2, LIMITS), 100.0, LIMITS) == pytest.approx(3.0)
+
+
+def test_the_debt_of_a_backlog_is_bounded_by_the_burst() -> None:
+    assert spend(Pace(3.0, 100.0), 100.0, 1000, LIMITS).tokens == -3.0
+
+
+def test_tokens_do_not_pile_up_while_nothing_comes() -> None:
+    assert spend(Pace(0.0, 0.0), 1e9, 1, LIMITS).tokens == 2.0
+
+
+def test_a_clock_that_goes_back_neither_lends_nor_withholds() -> None:
+    assert linger(Pace(0.0, 200.0), 100.0, LIMITS) == pytest.approx(1.0)
+
+
+@given(st.lists(st.floats(0, 5), min_size=1, max_size=60))
+def test_sustained_runs_stay_below_the_ceiling(gaps: list[float]) -> None:
+    now, pace, began, runs = 1000.0, Pace(LIMITS.burst, 1000.0), 1000.0, 0
+    for gap in gaps:
+        now += gap
+        now += linger(pace, now, LIMITS)
+        pace = spend(pace, now, 1, LIMITS)
+        runs += 1
+        assert runs <= LIMITS.burst + (now - began) * LIMITS.per_second + 1e-6

@@ -106,7 +106,11 @@ def ingest_job(spec: StreamSpec, max_run_seconds: int) -> Any:
         executor_def=dg.in_process_executor,
         config=dict(CALM),
         tags={"pipeline/stream": spec.name, "dagster/max_runtime": str(max_run_seconds)},
-        run_tags={"pipeline/stream": spec.name, "dagster/max_runtime": str(max_run_seconds)},
+        run_tags={
+            "pipeline/stream": spec.name,
+            "dagster/max_runtime": str(max_run_seconds),
+            "dagster-celery/queue": "ingest",
+        },
     )
 
 

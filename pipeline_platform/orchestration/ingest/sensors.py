@@ -2,15 +2,18 @@
 
 # No postponed annotations here: Dagster reads them at run time.
 
+import time
 from datetime import UTC, datetime
 
 import dagster as dg
 
+from pipeline_platform.core.batches import spend
 from pipeline_platform.core.entries import Receipt
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.errors import TransientError
 from pipeline_platform.orchestration.ingest.assets import events_key, job_name
 from pipeline_platform.orchestration.ingest.planner import Request, RunState, tick
+from pipeline_platform.orchestration.ingest.waiting import cursor_of, pace_of, wait_for_work
 from pipeline_platform.orchestration.resources import CALM, IngestQueue, PlanLimits, Warehouse
 from pipeline_platform.warehouse.ledger import LedgerRow
 
@@ -30,11 +33,14 @@ def ingest_sensor(spec: StreamSpec, limits: PlanLimits) -> dg.SensorDefinition:
     def ingest(
         context: dg.SensorEvaluationContext, warehouse: Warehouse, ingest_queue: IngestQueue
     ) -> dg.SensorResult | dg.SkipReason:
+        queue, ledger = ingest_queue.queue, warehouse.ledger
+        pace = pace_of(context.cursor, limits.pace.burst)
         try:
+            lingered = wait_for_work(spec.name, queue, ledger, limits, pace)
             decided = tick(
                 spec.name,
-                ingest_queue.queue,
-                warehouse.ledger,
+                queue,
+                ledger,
                 limits,
                 lambda row: _run_state(context.instance, row),
                 datetime.now(UTC),
@@ -42,6 +48,7 @@ def ingest_sensor(spec: StreamSpec, limits: PlanLimits) -> dg.SensorDefinition:
                 job_name=job_name(spec.name),
             )
         except TransientError as error:
+            time.sleep(1.0)  # do not hammer a server that is away
             return dg.SkipReason(f"{error} The next tick tries again; what was accepted stays in the queue.")
         if decided.alarm:
             context.log.error(decided.alarm)
@@ -49,7 +56,7 @@ def ingest_sensor(spec: StreamSpec, limits: PlanLimits) -> dg.SensorDefinition:
             return dg.SkipReason(decided.alarm or decided.note)
         return dg.SensorResult(
             run_requests=[_run_request(spec, request) for request in decided.requests],
-            cursor=decided.note,  # for people: the ledger, not the cursor, is what the planner goes by
+            cursor=cursor_of(spend(pace, time.time(), len(decided.requests), limits.pace), lingered, decided.note),
         )
 
     return ingest

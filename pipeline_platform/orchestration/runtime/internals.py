@@ -1,0 +1,105 @@
+"""What the runtime uses of Dagster that Dagster may change without notice, in one list.
+
+`changes()` says what is no longer as it was when the runtime was written; a test asks it, so that an upgrade fails
+with a name and not with a stack that never ends a tick.
+"""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from typing import Any
+
+# Dotted path of a class, function or method -> the parameters that we pass or override, None when we only name it.
+# pkgutil's form, module:object, tells a module from a class.
+INTERNALS: dict[str, tuple[str, ...] | None] = {
+    # daemon.py
+    "dagster._daemon.sensor:execute_sensor_iteration": (
+        "workspace_process_context",
+        "logger",
+        "threadpool_executor",
+        "submit_threadpool_executor",
+        "sensor_tick_futures",
+        "instrument_elapsed",
+    ),
+    "dagster._daemon.sensor:is_under_min_interval": ("state", "remote_sensor"),
+    "dagster._daemon.daemon:SensorDaemon.__init__": ("self", "settings"),
+    "dagster._daemon.daemon:SensorDaemon.core_loop": ("self", "workspace_process_context", "shutdown_event"),
+    "dagster._daemon.daemon:SensorDaemon.instrument_elapsed": ("self", "sensor", "elapsed", "min_interval"),
+    "dagster._daemon.daemon:SensorDaemon.daemon_type": (),
+    "dagster._daemon.controller:create_daemon_of_type": ("daemon_type", "instance"),
+    "dagster._daemon.controller:daemon_controller_from_instance": (
+        "instance",
+        "workspace_load_target",
+        "gen_daemons",
+        "log_level",
+        "code_server_log_level",
+    ),
+    "dagster._daemon.controller:DagsterDaemonController.check_daemon_loop": ("self",),
+    "dagster._daemon.utils:DaemonErrorCapture.process_exception": ("exc_info", "logger", "log_message"),
+    "dagster._core.workspace.context:IWorkspaceProcessContext": None,
+    "dagster._core.workspace.load_target:WorkspaceFileTarget": None,
+    "dagster._utils.interrupts:capture_interrupts": (),
+    "dagster._utils.interrupts:setup_interrupt_handlers": (),
+    "dagster:DagsterInstance.get_required_daemon_types": ("self",),
+    "dagster:DagsterInstance.get_sensor_settings": ("self",),
+    # storage.py
+    "dagster._core.storage.config:pg_config": (),
+    "dagster._core.storage.event_log.sql_event_log:SqlEventLogStorage.store_event": ("self", "event"),
+    "dagster_postgres.utils:create_pg_connection": ("engine",),
+    "dagster_postgres.utils:pg_url_from_config": ("config_value",),
+    "dagster_postgres.event_log:PostgresEventLogStorage.store_event": ("self", "event"),
+    **{
+        f"dagster_postgres.{module}:{name}.{method}": parameters
+        for module, name in [
+            ("run_storage", "PostgresRunStorage"),
+            ("event_log", "PostgresEventLogStorage"),
+            ("schedule_storage", "PostgresScheduleStorage"),
+        ]
+        for method, parameters in {
+            "__init__": ("self", "postgres_url", "should_autocreate_tables"),
+            "optimize_for_webserver": ("self", "statement_timeout", "pool_recycle", "max_overflow"),
+        }.items()
+    },
+}
+
+# Source that has to hold a text: attributes have no signature to look at.
+TEXTS: list[tuple[str, str]] = [
+    ("dagster._daemon.daemon:SensorDaemon.__init__", "self._threadpool_executor"),
+    ("dagster._daemon.daemon:SensorDaemon.__init__", "self._submit_threadpool_executor"),
+    ("dagster._daemon.sensor:execute_sensor_iteration", "sensor_tick_futures[sensor.selector_id] = future"),
+    ("dagster_postgres.run_storage:PostgresRunStorage.__init__", "self._engine = create_pg_engine("),
+    ("dagster_postgres.event_log:PostgresEventLogStorage.__init__", "self._engine = create_pg_engine("),
+    ("dagster_postgres.schedule_storage:PostgresScheduleStorage.__init__", "self._engine = create_pg_engine("),
+    ("dagster_postgres:DagsterPostgresStorage.run_storage.fget", "self._run_storage"),
+    ("dagster_postgres:DagsterPostgresStorage.event_log_storage.fget", "self._event_log_storage"),
+    ("dagster_postgres:DagsterPostgresStorage.schedule_storage.fget", "self._schedule_storage"),
+    ("dagster_postgres:DagsterPostgresStorage.inst_data.fget", "self._inst_data"),
+    ("dagster_postgres.event_log:PostgresEventLogStorage.watch", "SqlPollingEventWatcher"),
+]
+
+
+def changes() -> Iterator[str]:
+    """One sentence for each internal that is gone or has another shape."""
+    for path, parameters in INTERNALS.items():
+        found = _find(path)
+        if found is None:
+            yield f"{path} is gone"
+        elif parameters is not None:
+            now = inspect.signature(found).parameters
+            if missing := [name for name in parameters if name not in now]:
+                yield f"{path} no longer takes {', '.join(missing)}; now ({', '.join(now)})"
+    for path, text in TEXTS:
+        found = _find(path)
+        if found is None:
+            yield f"{path} is gone"
+        elif text not in inspect.getsource(found):
+            yield f"{path} no longer contains `{text}`"
+
+
+def _find(path: str) -> Any:
+    try:
+        return pkgutil.resolve_name(path)
+    except (ImportError, AttributeError):
+        return None

@@ -1,0 +1,100 @@
+"""Dagster jobs that are loaded once a process: stock Dagster keeps one job and loads the whole location for the next.
+
+Stock memory is `lru_cache(maxsize=1)` on `ReconstructableJob`, so two jobs that take turns are loaded at every turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+from functools import lru_cache
+from typing import Any
+
+import dagster as dg
+from dagster._core.code_pointer import CodePointer, ModuleCodePointer
+from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
+from dagster._core.origin import JobPythonOrigin
+
+LOCATIONS = 8  # code locations kept a process
+JOBS = 256  # jobs kept a process, a selection of assets or ops being a job of its own
+
+INTERNALS = (
+    ("dagster._core.code_pointer.ModuleCodePointer", ("module", "fn_name", "working_directory")),
+    ("dagster._core.definitions.reconstruct.ReconstructableJob.get_subset", ("op_selection", "asset_selection")),
+    ("dagster._core.definitions.reconstruct.ReconstructableJob.get_definition", ()),
+    ("dagster._core.definitions.reconstruct.ReconstructableRepository.get_definition", ()),
+    ("dagster._core.definitions.reconstruct.ReconstructableRepository.with_repository_load_data", ("metadata",)),
+)
+
+
+class WarmJob(ReconstructableJob):
+    """A job whose definition, and that of its code location, stay in this process."""
+
+    @classmethod
+    def from_origin(cls, origin: JobPythonOrigin) -> WarmJob:
+        """The job that a run was requested for."""
+        place = origin.repository_origin
+        repository = ReconstructableRepository(
+            place.code_pointer,
+            place.container_image,
+            place.executable_path,
+            place.entry_point,
+            place.container_context,
+        )
+        return cls(repository, origin.job_name)
+
+    def get_repository_definition(self) -> dg.RepositoryDefinition:
+        return _location(_key(self.repository))
+
+    def get_definition(self) -> dg.JobDefinition:
+        return _job(self)
+
+    def get_subset(
+        self,
+        *,
+        op_selection: Iterable[str] | None = None,
+        asset_selection: AbstractSet[dg.AssetKey] | None = None,
+        asset_check_selection: AbstractSet[dg.AssetCheckKey] | None = None,
+    ) -> WarmJob:
+        return WarmJob(self.repository, self.job_name, op_selection, asset_selection, asset_check_selection)
+
+    def _stock(self) -> ReconstructableJob:
+        return ReconstructableJob(
+            self.repository, self.job_name, self.op_selection, self.asset_selection, self.asset_check_selection
+        )
+
+    def to_dict(self) -> Any:
+        """For executors that send the job to another process: there it is a stock one."""
+        return self._stock().to_dict()
+
+    def __reduce__(self) -> Any:
+        return ReconstructableJob, tuple(self._stock())
+
+
+def load_location(module: str, attribute: str) -> None:
+    """Loads the definitions before the first run asks for them."""
+    repository = _location(_key(ReconstructableRepository(ModuleCodePointer(module, attribute))))
+    repository.get_all_jobs()
+
+
+def _key(repository: ReconstructableRepository) -> ReconstructableRepository:
+    """What decides which definitions are loaded, and nothing else.
+
+    Python imports a module once a process, from wherever it was found first: the working directory changes nothing.
+    """
+    pointer: CodePointer = repository.pointer
+    if isinstance(pointer, ModuleCodePointer):
+        pointer = ModuleCodePointer(pointer.module, pointer.fn_name)
+    return ReconstructableRepository(pointer, repository_load_data=repository.repository_load_data)
+
+
+@lru_cache(maxsize=LOCATIONS)
+def _location(repository: ReconstructableRepository) -> dg.RepositoryDefinition:
+    return repository.get_definition()
+
+
+@lru_cache(maxsize=JOBS)
+def _job(job: WarmJob) -> dg.JobDefinition:
+    return job.get_repository_definition().get_maybe_subset_job_def(
+        job.job_name, job.op_selection, job.asset_selection, job.asset_check_selection
+    )

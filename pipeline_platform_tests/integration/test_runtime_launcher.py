@@ -1,0 +1,187 @@
+"""Health and termination over real servers, a real worker and Dagster's own monitoring: who dies, and what becomes of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import redis
+from dagster._core.launcher import WorkerStatus
+
+from pipeline_platform.orchestration.runtime.launcher import WarmCeleryRunLauncher
+from pipeline_platform_tests.integration import runtime_worker_kit as kit
+from pipeline_platform_tests.integration.runtime_worker_kit import Worker, status, submit, wait_until
+
+pytestmark = [pytest.mark.filterwarnings("ignore")]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DAGSTER_HOME", str(kit.home(tmp_path / "home", database_url, redis_url)))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def instance(folder: Path) -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+@pytest.fixture
+def worker(instance: dg.DagsterInstance, folder: Path, redis_url: str) -> Iterator[Worker]:
+    worker = Worker(folder, redis_url)
+    yield worker
+    worker.stop()
+
+
+@pytest.fixture
+def daemon(instance: dg.DagsterInstance, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    yield from kit.monitored(folder)
+
+
+class Sleeper:
+    """A run that sleeps, started."""
+
+    def __init__(self, instance: dg.DagsterInstance, note: Path, seconds: float, *, started: bool = True) -> None:
+        self.note, self.instance = note, instance
+        self.id = submit(instance, kit.sleeper, {"ops": {"rest": {"config": {"seconds": seconds, "note": str(note)}}}})
+        if started:
+            wait_until("the run sleeps", note.exists)
+
+    @property
+    def pid(self) -> int:
+        return int(self.note.read_text().split()[1])
+
+    @property
+    def status(self) -> str:
+        return status(self.instance, self.id)
+
+
+def test_a_killed_child_a_killed_worker_and_a_stopped_one_fail_within_15_s_and_a_live_run_is_left_alone(
+    instance: dg.DagsterInstance, folder: Path, redis_url: str, tmp_path: Path, daemon: object
+) -> None:
+    """Four workers with a run each. If three die in their ways, I expect three failures in 15 s, and one success."""
+    names = ("child", "whole", "stopped", "live")
+    workers: dict[str, Worker] = {}
+    runs: dict[str, Sleeper] = {}
+    try:
+        for name in names:
+            workers[name] = Worker(folder, redis_url, name=name, children=1)
+            runs[name] = Sleeper(instance, tmp_path / name, 30.0)
+            wait_until("one run a worker", lambda: runs[name].status == "STARTED")  # noqa: B023
+        os.kill(runs["child"].pid, signal.SIGKILL)
+        workers["whole"].kill()
+        for pid in (workers["stopped"].process.pid, *workers["stopped"].children()):
+            os.kill(pid, signal.SIGSTOP)
+        start = time.monotonic()
+        took: dict[str, float] = {}
+        while len(took) < 3:
+            took |= {n: time.monotonic() - start for n in names if n not in took and runs[n].status == "FAILURE"}
+            assert time.monotonic() - start < 15, took
+            time.sleep(0.1)
+        print("seconds until FAILURE:", {name: round(seconds, 1) for name, seconds in took.items()})
+        assert "live" not in took
+        late = runs["stopped"].pid
+        for pid in (workers["stopped"].process.pid, *workers["stopped"].children()):
+            os.kill(pid, signal.SIGCONT)
+        wait_until("what wakes up late is killed", lambda: not Path(f"/proc/{late}").exists(), 5)
+        wait_until("the live run ends", lambda: runs["live"].status != "STARTED", 40)
+        assert {name: runs[name].status for name in names} == dict.fromkeys(names, "FAILURE") | {"live": "SUCCESS"}
+        assert kit.statuses(instance, runs["live"].id) == ["PIPELINE_SUCCESS"]
+    finally:
+        for worker in workers.values():
+            worker.stop()
+
+
+def test_terminating_a_run_that_executes_cancels_it(
+    instance: dg.DagsterInstance, worker: Worker, tmp_path: Path
+) -> None:
+    run = Sleeper(instance, tmp_path / "note", 30.0)
+    assert instance.run_coordinator.cancel_run(run.id)
+    assert run.status == "CANCELED"
+    assert kit.statuses(instance, run.id) == ["PIPELINE_CANCELED"]
+    assert not instance.run_launcher.terminate(run.id)
+    again = submit(instance, kit.five)
+    wait_until("the worker goes on", lambda: status(instance, again) == "SUCCESS")
+
+
+def test_terminating_a_run_that_does_not_listen_kills_it(
+    instance: dg.DagsterInstance, worker: Worker, tmp_path: Path
+) -> None:
+    run = Sleeper(instance, tmp_path / "note", 60.0)
+    os.kill(run.pid, signal.SIGSTOP)
+    launcher = instance.run_launcher
+    assert isinstance(launcher, WarmCeleryRunLauncher)
+    launcher._grace = 0.5
+    assert launcher.terminate(run.id)
+    assert run.status == "CANCELED"
+    wait_until("its process is gone", lambda: not Path(f"/proc/{run.pid}").exists(), 5)
+
+
+def test_terminating_a_run_that_waits_cancels_it_and_nobody_executes_it(
+    instance: dg.DagsterInstance, folder: Path, redis_url: str, tmp_path: Path
+) -> None:
+    """Given a worker that was not there when the run was terminated, if it gets the task, I expect nothing."""
+    run = Sleeper(instance, tmp_path / "note", 1.0, started=False)
+    assert instance.run_launcher.terminate(run.id)
+    assert run.status == "CANCELED"
+    worker = Worker(folder, redis_url)
+    try:
+        wait_until("the task has arrived", lambda: "not executed" in worker.log.read_text())
+        assert not run.note.exists()
+        assert kit.statuses(instance, run.id) == ["PIPELINE_CANCELED"]
+    finally:
+        worker.stop()
+
+
+def test_twenty_looks_are_one_question(
+    instance: dg.DagsterInstance, worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Sleeper(instance, tmp_path / "note", 4.0)
+    launcher: Any = instance.run_launcher
+    asked = []
+    ask = launcher._watch.ask
+
+    def counting(expected: int | None) -> Any:
+        asked.append(expected)
+        return ask(expected)
+
+    monkeypatch.setattr(launcher._watch, "ask", counting)
+    found = instance.get_run_by_id(run.id)
+    assert found is not None
+    for _ in range(20):
+        assert launcher.check_run_worker_health(found).status == WorkerStatus.RUNNING
+    assert asked == [None]
+    time.sleep(2)
+    start = time.monotonic()
+    assert launcher.check_run_worker_health(found).status == WorkerStatus.RUNNING
+    assert asked == [None, 1]  # as many answers as last time are waited for, and no longer
+    assert time.monotonic() - start < 0.8
+
+
+def test_without_a_broker_nothing_is_said_about_a_run(database_url: str, tmp_path: Path) -> None:
+    home = kit.home(tmp_path / "home", database_url, "redis://127.0.0.1:1/0")
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        run = instance.create_run_for_job(kit.five, status=dg.DagsterRunStatus.STARTED)
+        assert instance.run_launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING
+
+
+def test_a_launch_opens_no_connection(instance: dg.DagsterInstance, redis_url: str) -> None:
+    submit(instance, kit.five)
+    with redis.Redis.from_url(redis_url) as client:
+        before = client.info("stats")["total_connections_received"]
+        for _ in range(5):
+            submit(instance, kit.five)
+        assert client.info("stats")["total_connections_received"] == before
+
+
+def test_runs_are_not_resumed(instance: dg.DagsterInstance) -> None:
+    assert instance.run_launcher.supports_check_run_worker_health
+    assert not instance.run_launcher.supports_resume_run

@@ -1,0 +1,233 @@
+"""Warm workers over real servers: what is loaded when, who is served first, and what is not executed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from celery import Celery
+from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
+
+from pipeline_platform.orchestration.runtime.warm_child import WarmChild
+from pipeline_platform.orchestration.runtime.warm_jobs import WarmJob
+from pipeline_platform.orchestration.runtime.worker import preload_parent
+from pipeline_platform_tests.integration import runtime_worker_kit as kit
+from pipeline_platform_tests.integration.runtime_worker_kit import Worker, status, submit, wait_until
+
+pytestmark = [pytest.mark.filterwarnings("ignore")]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DAGSTER_HOME", str(kit.home(tmp_path / "home", database_url, redis_url)))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def instance(folder: Path) -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+def succeeded(instance: dg.DagsterInstance, *runs: str) -> bool:
+    found = [status(instance, run) for run in runs]
+    assert "FAILURE" not in found
+    return set(found) == {"SUCCESS"}
+
+
+def pids(instance: dg.DagsterInstance, *runs: str) -> set[int]:
+    """The processes that executed the runs."""
+    words = [entry.message for run in runs for entry in instance.all_logs(run) if "Started process" in entry.message]
+    return {int(word.rpartition("pid: ")[2].rstrip(").")) for word in words}
+
+
+def test_definitions_are_loaded_once_in_the_parent_and_a_new_child_is_born_warm(
+    instance: dg.DagsterInstance, folder: Path, redis_url: str
+) -> None:
+    worker = Worker(folder, redis_url, children=1, KIT_TASKS="2", KIT_LOAD_SECONDS="2")
+    try:
+        took = []
+        runs = []
+        for job in (kit.five, kit.five_more, kit.five, kit.five_more, kit.five):
+            start = time.monotonic()
+            runs.append(submit(instance, job))
+            wait_until("the run succeeds", lambda run=runs[-1]: succeeded(instance, run))  # type: ignore[misc]
+            took.append(time.monotonic() - start)
+        assert len(pids(instance, *runs)) == 3  # two runs a child
+        assert worker.loads.read_text() == f"{worker.process.pid} 1\n"
+        assert max(took[1:]) < 2.0, took  # a load alone takes longer, and so does waiting for Celery to look
+    finally:
+        worker.stop()
+
+
+def test_a_waiting_run_of_the_first_queue_goes_first(
+    instance: dg.DagsterInstance, folder: Path, redis_url: str, tmp_path: Path
+) -> None:
+    """Given a worker of all queues, if runs wait in each, I expect ingest, etl and backfill in this order."""
+    notes = {name: tmp_path / name for name in ("blocker", "backfill", "etl", "ingest")}
+
+    def sleep(name: str, seconds: float) -> str:
+        queue = "ingest" if name == "blocker" else name
+        config = {"ops": {"rest": {"config": {"seconds": seconds, "note": str(notes[name])}}}}
+        return submit(instance, kit.sleeper, config, **{"dagster-celery/queue": queue})
+
+    worker = Worker(folder, redis_url, children=1)
+    try:
+        runs = [sleep("blocker", 3.0)]
+        wait_until("the worker is busy", notes["blocker"].exists)
+        runs += [sleep(name, 0.05) for name in ("backfill", "etl", "ingest")]
+        wait_until("all are done", lambda: succeeded(instance, *runs))
+        order = sorted(("backfill", "etl", "ingest"), key=lambda name: notes[name].stat().st_mtime)
+        assert order == ["ingest", "etl", "backfill"]
+    finally:
+        worker.stop()
+
+
+def test_a_backfill_does_not_delay_a_worker_of_its_own_queue(
+    instance: dg.DagsterInstance, folder: Path, redis_url: str, tmp_path: Path
+) -> None:
+    others = Worker(folder, redis_url, name="others", children=1, queues="etl,backfill")
+    ingest = Worker(folder, redis_url, name="ingest", children=1, queues="ingest")
+    try:
+        config = {"ops": {"rest": {"config": {"seconds": 5.0, "note": str(tmp_path / "note")}}}}
+        long = [submit(instance, kit.sleeper, config, **{"dagster-celery/queue": "backfill"}) for _ in range(3)]
+        wait_until("a backfill runs", (tmp_path / "note").exists)
+        run = submit(instance, kit.five)
+        wait_until("the ingest run succeeds", lambda: succeeded(instance, run), 3)
+        assert "SUCCESS" not in [status(instance, run) for run in long]
+    finally:
+        others.kill()
+        ingest.stop()
+
+
+def test_a_delivery_again_while_the_run_lives_does_nothing(
+    instance: dg.DagsterInstance, folder: Path, redis_url: str, tmp_path: Path
+) -> None:
+    """Given a visibility timeout of 1 s, if a run takes 6 s, I expect one execution and one outcome."""
+    worker = Worker(folder, redis_url, KIT_VISIBILITY="1")
+    try:
+        note = tmp_path / "note"
+        config = {"ops": {"rest": {"config": {"seconds": 6.0, "note": str(note)}}}}
+        run = submit(instance, kit.sleeper, config)
+        wait_until("it was delivered again", lambda: "not executed" in worker.log.read_text(), 30)
+        assert status(instance, run) == "STARTED"
+        wait_until("the run succeeds", lambda: succeeded(instance, run), 30)
+        assert [line.split()[0] for line in note.read_text().splitlines()] == ["start", "end"]
+        assert kit.statuses(instance, run) == ["PIPELINE_SUCCESS"]
+    finally:
+        worker.stop()
+
+
+def test_a_child_can_still_be_stopped_after_a_run(
+    instance: dg.DagsterInstance, folder: Path, redis_url: str
+) -> None:
+    """Given a child that has executed a run, if it gets SIGTERM while idle, I expect it to go: Dagster leaves it deaf."""
+    worker = Worker(folder, redis_url, children=1)
+    try:
+        run = submit(instance, kit.five)
+        wait_until("the run succeeds", lambda: succeeded(instance, run))
+        time.sleep(0.3)
+        (before,) = worker.children()
+        os.kill(before, signal.SIGTERM)
+        wait_until("another child is there", lambda: worker.children() not in ([], [before]))
+        again = submit(instance, kit.five)
+        wait_until("it executes runs", lambda: succeeded(instance, again))
+    finally:
+        worker.stop()
+
+
+@pytest.mark.parametrize("state", ["unknown", "SUCCESS", "CANCELED", "CANCELING", "STARTED"])
+def test_what_is_over_canceled_unknown_or_running_is_not_executed(instance: dg.DagsterInstance, state: str) -> None:
+    run = kit.status
+    origin = ReconstructableJob(ReconstructableRepository.for_module(kit.MODULE, "location"), "five")
+    made = instance.create_run_for_job(
+        kit.five,
+        job_code_origin=origin.get_python_origin(),
+        status=None if state == "unknown" else dg.DagsterRunStatus(state),
+    )
+    child = WarmChild(patience=1.0)
+    if state == "unknown":
+        instance.delete_run(made.run_id)
+    assert child.execute(made.run_id) == 0
+    if state != "unknown":
+        assert run(instance, made.run_id) == state
+        assert list(instance.all_logs(made.run_id)) == []
+    child.forget()
+
+
+def test_a_child_opens_another_instance_when_its_own_is_broken(instance: dg.DagsterInstance) -> None:
+    child = WarmChild(patience=5.0, sleep=lambda seconds: None)
+    child.warm()
+    kept = child.instance()
+    assert child.instance() is kept
+
+    def broken(run_id: str) -> Any:
+        raise OSError("the connection is gone")
+
+    object.__setattr__(kept, "get_run_by_id", broken)
+    assert child.execute("11111111-1111-1111-1111-111111111111") == 0
+    assert child.instance() is not kept
+    child.forget()
+
+
+def test_two_jobs_that_take_turns_load_their_location_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A location whose origin has changed is another one."""
+    loads = tmp_path / "loads"
+    monkeypatch.setenv("KIT_LOADS", str(loads))
+    old, new = tmp_path / "old.py", tmp_path / "new.py"
+    old.write_text(DEFINITIONS)
+    new.write_text(old.read_text().replace('"v1"', '"v2"'))
+
+    def version(path: Path, job: str) -> str:
+        origin = ReconstructableJob(ReconstructableRepository.for_file(str(path), "defs"), job).get_python_origin()
+        return WarmJob.from_origin(origin).get_definition().tags["version"]
+
+    assert [version(old, job) for job in ("a", "b", "a", "b")] == ["v1"] * 4
+    assert loads.read_text().count("\n") == 1
+    assert version(new, "a") == "v2"
+    assert loads.read_text().count("\n") == 2
+
+
+DEFINITIONS = """
+import os
+import dagster as dg
+
+@dg.op
+def nothing(): pass
+
+def make(name):
+    @dg.job(name=name, tags={"version": "v1"})
+    def it():
+        nothing()
+    return it
+
+def defs():
+    with open(os.environ["KIT_LOADS"], "a") as file:
+        file.write("load\\n")
+    return dg.Definitions(jobs=[make("a"), make("b")])
+"""
+
+
+def test_preloading_complains_about_threads(caplog: pytest.LogCaptureFixture) -> None:
+    import threading
+
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait, name="a-thread")
+    preload_parent([thread.start], [])
+    stop.set()
+    thread.join()
+    assert "a-thread" in caplog.text
+
+
+def test_the_app_has_the_task_names_of_dagster_celery() -> None:
+    from pipeline_platform.orchestration.runtime.worker import build_worker_app
+
+    app: Celery = build_worker_app("memory://", "cache+memory://", queues=["ingest"], max_tasks_per_child=7)
+    assert {"execute_job", "resume_job"} <= set(app.tasks)
+    assert app.conf.worker_max_tasks_per_child == 7
