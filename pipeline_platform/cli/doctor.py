@@ -7,6 +7,7 @@ from dataclasses import asdict
 import typer
 from rich.text import Text
 
+from pipeline_platform.cli.doctor_growth import check_growth
 from pipeline_platform.cli.doctor_machine import check_machine
 from pipeline_platform.cli.doctor_servers import check_servers
 from pipeline_platform.cli.findings import Finding
@@ -59,7 +60,7 @@ def examine(settings: Settings) -> list[Finding]:
             Finding("warn", "stack", "it is stopped, so its servers were not checked; run `pipeline-platform up`")
         )
         return found
-    return found + check_servers(settings, where, running=living)
+    return found + check_servers(settings, where, running=living) + check_growth(settings, where)
 
 
 def _where(settings: Settings) -> Connections | None:

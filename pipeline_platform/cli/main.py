@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.console import Console
 
-from pipeline_platform.cli import doctor, ingest, job, keys, migrate, sql, status, streams, up
+from pipeline_platform.cli import doctor, ingest, job, keys, migrate, sql, status, streams, up, worker
 from pipeline_platform.errors import PlatformError
 
 app = typer.Typer(
@@ -18,7 +18,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (up, status, ingest, streams, job, sql, migrate, doctor, keys):
+for command in (up, worker, status, ingest, streams, job, sql, migrate, doctor, keys):
     command.register(app)
 
 

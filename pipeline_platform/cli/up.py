@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import time
@@ -20,6 +21,7 @@ from pipeline_platform.local.state import end_leftovers
 from pipeline_platform.local.supervisor import Supervisor
 from pipeline_platform.settings import Settings
 
+_COLOUR_CODE = re.compile(r"\x1b\[[0-9;]*m")  # a service that thinks it has a terminal
 COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_green", "bright_magenta")
 
 
@@ -73,7 +75,7 @@ class _Log:
     def emit(self, name: str, line: str) -> None:
         """Prints one line of a service."""
         colour = self._colours.setdefault(name, COLOURS[len(self._colours) % len(COLOURS)])
-        console.print(f"[{colour}]{name:>8}[/] [dim]|[/] {escape(line)}", soft_wrap=True)
+        console.print(f"[{colour}]{name:>8}[/] [dim]|[/] {escape(_COLOUR_CODE.sub('', line))}", soft_wrap=True)
 
 
 def _show(where: Connections, folder: Path, seconds: float, *, demo: bool) -> None:

@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+import sqlalchemy as sa
+
 from pipeline_platform.errors import SettingError
 from pipeline_platform.local.secret_files import write_private
 from pipeline_platform.settings import Settings
@@ -49,6 +51,12 @@ def find_connections(settings: Settings) -> Connections:
     return replace(found, api_key=settings.api_key) if settings.api_key else found
 
 
+def beside(database_url: str) -> str:
+    """The database `<name>_dagster` on the same server: where Dagster keeps its own when nothing else is said."""
+    url = sa.make_url(database_url).set(drivername="postgresql")
+    return url.set(database=f"{url.database}_dagster").render_as_string(hide_password=False)
+
+
 def _from_settings(settings: Settings) -> Connections:
     if not (settings.database_url and settings.redis_url):
         raise SettingError(
@@ -61,7 +69,7 @@ def _from_settings(settings: Settings) -> Connections:
         warehouse_url=settings.database_url,
         warehouse_loader_url=settings.loader_database_url or settings.database_url,
         warehouse_readonly_url=settings.readonly_database_url or settings.database_url,
-        dagster_database_url=settings.dagster_database_url or settings.database_url,
+        dagster_database_url=settings.dagster_database_url or beside(settings.database_url),
         redis_url=settings.redis_url,
         api_key=settings.api_key or "",
     )

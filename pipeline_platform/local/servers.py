@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from pipeline_platform.errors import SettingError
 from pipeline_platform.local.accounts import server_account
+from pipeline_platform.local.connections import beside
 from pipeline_platform.local.databases import ensure_databases, ensure_login
 from pipeline_platform.local.postgres import PostgresServer
 from pipeline_platform.local.processes import Service, Step
@@ -68,13 +69,13 @@ def database(settings: Settings, state_dir: Path) -> Database:
 def _own_database(settings: Settings, owner: str) -> Database:
     url = sa.make_url(owner)
     plain = url.set(drivername="postgresql")
-    dagster = settings.dagster_database_url or _text(plain.set(database=f"{url.database}_dagster"))
+    dagster = settings.dagster_database_url or beside(owner)
     # Without a role of its own the reader is the owner who may not write.
     reading = plain.update_query_dict({"options": "-c default_transaction_read_only=on"})
 
     def make() -> None:
         if settings.dagster_database_url is None:
-            ensure_databases(_text(plain), [f"{url.database}_dagster"])
+            ensure_databases(_text(plain), [str(sa.make_url(dagster).database)])
 
     return Database(
         owner_url=_text(plain),

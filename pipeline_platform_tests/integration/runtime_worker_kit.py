@@ -179,7 +179,9 @@ def status(instance: dg.DagsterInstance, run_id: str) -> str:
 def statuses(instance: dg.DagsterInstance, run_id: str) -> list[str]:
     """Every change of the run's status, in order."""
     kinds = {dg.DagsterEventType.RUN_SUCCESS, dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_CANCELED}
-    return [entry.dagster_event_type.value for entry in instance.all_logs(run_id, of_type=kinds) if entry.dagster_event_type]
+    return [
+        entry.dagster_event_type.value for entry in instance.all_logs(run_id, of_type=kinds) if entry.dagster_event_type
+    ]
 
 
 def wait_until(what: str, done: Callable[[], bool], seconds: float = 15.0) -> float:

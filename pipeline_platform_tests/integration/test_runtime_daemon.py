@@ -90,11 +90,12 @@ class Home:
     @contextlib.contextmanager
     def database_away(self) -> Iterator[None]:
         """Nobody can stay connected or connect anew."""
-        name = sql.Identifier(conninfo_to_dict(self.database_url)["dbname"] or "")
+        database = str(conninfo_to_dict(self.database_url)["dbname"])
+        name = sql.Identifier(database)
         admin = make_conninfo(self.database_url, dbname="postgres")
         with psycopg.connect(admin, autocommit=True) as connection:
             connection.execute(sql.SQL("alter database {} allow_connections false").format(name))
-            connection.execute(TERMINATE, [name.as_string().strip('"')])
+            connection.execute(TERMINATE, [database])
             yield
             connection.execute(sql.SQL("alter database {} allow_connections true").format(name))
 

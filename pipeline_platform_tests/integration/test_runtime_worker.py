@@ -124,9 +124,7 @@ def test_a_delivery_again_while_the_run_lives_does_nothing(
         worker.stop()
 
 
-def test_a_child_can_still_be_stopped_after_a_run(
-    instance: dg.DagsterInstance, folder: Path, redis_url: str
-) -> None:
+def test_a_child_can_still_be_stopped_after_a_run(instance: dg.DagsterInstance, folder: Path, redis_url: str) -> None:
     """Given a child that has executed a run, if it gets SIGTERM while idle, I expect it to go: Dagster leaves it deaf."""
     worker = Worker(folder, redis_url, children=1)
     try:

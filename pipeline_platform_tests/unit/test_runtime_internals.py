@@ -15,6 +15,7 @@ from dagster._daemon.sensor import is_under_min_interval
 
 from pipeline_platform.orchestration.runtime import internals
 from pipeline_platform.orchestration.runtime.daemon import CONTINUOUS
+from pipeline_platform.orchestration.runtime.patience import pause
 
 
 def under(minimum_interval_seconds: int | None, elapsed: float) -> bool:
@@ -50,6 +51,10 @@ def test_says_what_moved(monkeypatch: pytest.MonkeyPatch) -> None:
         f"{shaped} no longer takes colour; now (daemon_type, instance)",
         f"{shaped} no longer contains `no such text`",
     ]
+
+
+def test_pauses_grow_to_the_stock_loops() -> None:
+    assert [pause(failures) for failures in (1, 2, 3, 4, 5, 10_000)] == [0.5, 1, 2, 4, 5, 5]
 
 
 def test_a_negative_interval_has_always_passed() -> None:

@@ -5,6 +5,7 @@ Each is one call into the core or the warehouse, with metadata that says what it
 
 # No postponed annotations here: Dagster reads them at run time.
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -198,6 +199,7 @@ def load_batch(
         "fresh": outcome.fresh,
         "milliseconds": _since(began),
     }
+    shared["where the time goes"] = dg.MetadataValue.md(_stages(row, datetime.now(UTC)))
     if outcome.first_ts is not None and outcome.last_ts is not None:
         shared |= {"first ts": outcome.first_ts.isoformat(), "last ts": outcome.last_ts.isoformat()}
     yield dg.Output(
@@ -251,6 +253,18 @@ class _recorded:
             )
         except PlatformError as second:
             self._context.log.warning("The failure could not be written to the ledger: %s", second)
+
+
+def _stages(row: LedgerRow, loaded: datetime) -> str:
+    """A Markdown table of how long the batch's last entry spent in each stage, in milliseconds."""
+    received = datetime.fromtimestamp(row.last_id.ms / 1000, UTC)
+    marks = [("received", received), ("planned", row.planned_at), ("requested", row.requested_at)]
+    marks += [("started", row.started_at), ("loaded", loaded)]
+    known = [(name, moment) for name, moment in marks if moment is not None]
+    lines = ["| stage | milliseconds |", "|---|---|"]
+    for (before, began), (after, ended) in itertools.pairwise(known):
+        lines.append(f"| {before} -> {after} | {(ended - began).total_seconds() * 1000:.0f} |")
+    return "\n".join([*lines, f"| all | {(loaded - received).total_seconds() * 1000:.0f} |"])
 
 
 def _since(began: float) -> float:

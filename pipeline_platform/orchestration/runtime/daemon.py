@@ -19,10 +19,10 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from dagster import DagsterInstance
 from dagster._core.workspace.context import IWorkspaceProcessContext
@@ -32,6 +32,8 @@ from dagster._daemon.daemon import DaemonIterator, DagsterDaemon, SensorDaemon
 from dagster._daemon.sensor import execute_sensor_iteration
 from dagster._daemon.utils import DaemonErrorCapture
 from dagster._utils.interrupts import capture_interrupts, setup_interrupt_handlers
+
+from pipeline_platform.orchestration.runtime.patience import PatientExecutor
 
 # For `minimum_interval_seconds`: an interval that has always passed. 0 would mean Dagster's default of 30 s.
 CONTINUOUS = -1
@@ -57,6 +59,8 @@ class FastSensorDaemon(SensorDaemon):
         self, workspace_process_context: IWorkspaceProcessContext[Any], shutdown_event: threading.Event
     ) -> DaemonIterator:
         """Runs until closed; yields now and then so that the caller can send heartbeats."""
+        assert self._threadpool_executor is not None  # use_threads
+        executor = cast(ThreadPoolExecutor, PatientExecutor(self._threadpool_executor, shutdown_event.wait))
         try:
             while True:
                 started = time.monotonic()
@@ -65,7 +69,7 @@ class FastSensorDaemon(SensorDaemon):
                     yield from execute_sensor_iteration(
                         workspace_process_context,
                         self._logger,
-                        threadpool_executor=self._threadpool_executor,
+                        threadpool_executor=executor,
                         submit_threadpool_executor=self._submit_threadpool_executor,
                         sensor_tick_futures=self._ticks,
                         instrument_elapsed=self.instrument_elapsed,

@@ -37,7 +37,9 @@ INTERNALS = (
 # For `celery worker`, beside `--queues` and `--concurrency`.
 ARGUMENTS = ("--pool", "prefork", "--without-gossip", "--without-mingle")
 DAY = 86_400
-REPLACE_INTERVAL = 0.1  # Celery looks for exited children every 5 s, and when one's pipe closes, often a moment too early
+REPLACE_INTERVAL = (
+    0.1  # Celery looks for exited children every 5 s, and when one's pipe closes, often a moment too early
+)
 
 _log = logging.getLogger(__name__)
 
