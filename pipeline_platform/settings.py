@@ -52,6 +52,7 @@ class Settings(BaseSettings):
     worker_ready_file: Path | None = Field(None, description="A file that a worker makes when it takes tasks.")
     worker_max_runs: int = Field(5_000, ge=1, description="A worker's child is replaced after so many runs.")
     worker_max_memory: int = Field(1_500 * 2**20, ge=2**28, description="A worker's child is replaced beyond this.")
+    daemon_cadence: float = Field(0.05, gt=0, le=5, description="The least seconds between two looks at the sensors.")
     daemon: Literal["fast", "stock"] = Field("fast", description="Our sensor loop, or Dagster's own for comparison.")
     dagster_yaml: Path | None = Field(None, description="Another dagster.yaml than the shipped one.")
     workers: int = Field(2, ge=1, le=64, description="Celery children that execute runs.")
@@ -62,7 +63,7 @@ class Settings(BaseSettings):
     sensor_interval: int = Field(
         -1, ge=-1, description="The ingest sensors' interval; -1: the next tick follows at once, for our sensor loop."
     )
-    sensor_hold_seconds: float = Field(5.0, gt=0, le=20, description="How long a tick waits on the queue for data.")
+    sensor_hold_seconds: float = Field(2.5, gt=0, le=20, description="How long a tick waits on the queue for data.")
     linger_seconds: float = Field(0.05, ge=0, le=10, description="After the first entry, wait so long for more.")
     runs_per_second: float = Field(
         1.0, gt=0, description="Sustained runs of one stream; under load batches grow instead."

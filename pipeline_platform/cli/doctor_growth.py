@@ -27,7 +27,7 @@ def _history(settings: Settings, where: Connections) -> Finding:
                 f"select coalesce(sum(pg_total_relation_size(r)), 0) from unnest(array[{names}]) r where r is not null"
             ).fetchone()
             runs = connection.execute(
-                "select count(*), count(*) filter (where create_timestamp > timezone('UTC', now()) - interval '1 hour') "
+                "select count(*), count(*) filter (where create_timestamp > timezone('UTC', now()) - interval '1 h') "
                 "from runs"
             ).fetchone()
     except psycopg.Error as error:

@@ -43,7 +43,7 @@ def child_environment(settings: Settings, where: Connections, state_dir: Path, *
 
 
 def dagster_home(state_dir: Path, dagster_yaml: Path | None = None) -> Path:
-    """DAGSTER_HOME with our dagster.yaml, or `dagster_yaml`, and workspace.yaml: from the clone or where pip put them."""
+    """DAGSTER_HOME with dagster.yaml (another, if given) and workspace.yaml: from the clone or where pip put them."""
     home = state_dir / "dagster"
     home.mkdir(parents=True, exist_ok=True)
     clone = Path(__file__).resolve().parents[2]

@@ -110,7 +110,7 @@ class Stack:
             name,
             [sys.executable, "-m", *argv],
             ready,
-            env=self._environment(),
+            env=self._environment() | {"PGAPPNAME": f"pipeline {name}"},
             cwd=self._home,
             start_timeout=options.get("start_timeout", 120.0),
             stop_timeout=options.get("stop_timeout", 10.0),
@@ -136,7 +136,8 @@ class Stack:
 
     def _daemon(self) -> Service:
         workspace = str(self._home / "workspace.yaml")
-        argv = ["pipeline_platform.orchestration.runtime.daemon", "--workspace", workspace, "--log-level", "warning"]
+        argv = ["pipeline_platform.orchestration.runtime.daemon", "--workspace", workspace]
+        argv += ["--cadence", str(self._settings.daemon_cadence), "--log-level", "warning"]
         if self._settings.daemon == "stock":
             argv = ["dagster._daemon", "run", "--workspace", workspace, "--log-level", "warning"]
         return self._service("daemon", argv, daemon_beats(self._database.dagster_url))

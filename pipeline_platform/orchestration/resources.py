@@ -70,7 +70,7 @@ class PlanLimits:
     lost_run_after: float
     sensor_interval: int
     max_run_seconds: int
-    hold_seconds: float = 5.0
+    hold_seconds: float = 2.5
     pace: PaceLimits = field(default_factory=PaceLimits)
 
 

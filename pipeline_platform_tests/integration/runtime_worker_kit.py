@@ -111,7 +111,9 @@ def home(folder: Path, database: str, broker: str, extra: Mapping[str, Any] | No
 class Worker:
     """A worker process with its children."""
 
-    def __init__(self, folder: Path, broker: str, *, name: str = "one", children: int = 2, **env: str) -> None:
+    def __init__(
+        self, folder: Path, broker: str, *, name: str = "one", children: int = 2, ready: bool = True, **env: str
+    ) -> None:
         self._ready = folder / f"ready-{name}"
         self._ready.unlink(missing_ok=True)
         self.loads = folder / f"loads-{name}"
@@ -130,6 +132,11 @@ class Worker:
         argv += ["--concurrency", str(children), "--queues", queues, "--hostname", f"{name}@test"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(argv, env=environment | env, stdout=log, stderr=log, cwd=folder)
+        if ready:
+            self.wait()
+
+    def wait(self) -> None:
+        """Returns when it takes tasks."""
         wait_until("the worker is ready", lambda: self._ready.exists() or self.process.poll() is not None, 60)
         assert self.process.poll() is None, self.log.read_text()
 
@@ -158,13 +165,11 @@ def submit(
     instance: dg.DagsterInstance,
     job: dg.JobDefinition,
     run_config: Mapping[str, Any] | None = None,
-    **tags: str,
+    tags: Mapping[str, str] | None = None,
 ) -> str:
     """Launches a run, as the daemon does; its id."""
     origin = ReconstructableJob(ReconstructableRepository.for_module(MODULE, "location"), job.name)
-    run = instance.create_run_for_job(
-        job, run_config=run_config, job_code_origin=origin.get_python_origin(), tags={k: v for k, v in tags.items()}
-    )
+    run = instance.create_run_for_job(job, run_config=run_config, job_code_origin=origin.get_python_origin(), tags=tags)
     instance.launch_run(run.run_id, cast(Any, None))
     return run.run_id
 
@@ -180,7 +185,7 @@ def statuses(instance: dg.DagsterInstance, run_id: str) -> list[str]:
     """Every change of the run's status, in order."""
     kinds = {dg.DagsterEventType.RUN_SUCCESS, dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_CANCELED}
     return [
-        entry.dagster_event_type.value for entry in instance.all_logs(run_id, of_type=kinds) if entry.dagster_event_type
+        str(entry.dagster_event_type and entry.dagster_event_type.value) for entry in instance.all_logs(run_id, kinds)
     ]
 
 

@@ -1,4 +1,4 @@
-"""Health and termination over real servers, a real worker and Dagster's own monitoring: who dies, and what becomes of it."""
+"""Health and termination over real servers, real workers and Dagster's own monitoring."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import redis
 from dagster._core.launcher import WorkerStatus
 
 from pipeline_platform.orchestration.runtime.launcher import WarmCeleryRunLauncher
+from pipeline_platform.orchestration.runtime.run_watch import Health, RunWatch
 from pipeline_platform_tests.integration import runtime_worker_kit as kit
 from pipeline_platform_tests.integration.runtime_worker_kit import Worker, status, submit, wait_until
 
@@ -73,9 +74,13 @@ def test_a_killed_child_a_killed_worker_and_a_stopped_one_fail_within_15_s_and_a
     runs: dict[str, Sleeper] = {}
     try:
         for name in names:
-            workers[name] = Worker(folder, redis_url, name=name, children=1)
-            runs[name] = Sleeper(instance, tmp_path / name, 30.0)
-            wait_until("one run a worker", lambda: runs[name].status == "STARTED")  # noqa: B023
+            workers[name] = Worker(folder, redis_url, name=name, children=1, ready=False)
+        for name in names:
+            workers[name].wait()
+        for name in names:  # a worker whose child is busy takes no second run
+            runs[name] = Sleeper(instance, tmp_path / name, 22.0)
+        home = {int(child): name for name in names for child in workers[name].children()}
+        runs = {home[run.pid]: run for run in runs.values()}
         os.kill(runs["child"].pid, signal.SIGKILL)
         workers["whole"].kill()
         for pid in (workers["stopped"].process.pid, *workers["stopped"].children()):
@@ -100,7 +105,7 @@ def test_a_killed_child_a_killed_worker_and_a_stopped_one_fail_within_15_s_and_a
             worker.stop()
 
 
-def test_terminating_a_run_that_executes_cancels_it(
+def test_terminating_a_run_that_executes_cancels_it_and_kills_it_when_it_is_deaf(
     instance: dg.DagsterInstance, worker: Worker, tmp_path: Path
 ) -> None:
     run = Sleeper(instance, tmp_path / "note", 30.0)
@@ -111,11 +116,7 @@ def test_terminating_a_run_that_executes_cancels_it(
     again = submit(instance, kit.five)
     wait_until("the worker goes on", lambda: status(instance, again) == "SUCCESS")
 
-
-def test_terminating_a_run_that_does_not_listen_kills_it(
-    instance: dg.DagsterInstance, worker: Worker, tmp_path: Path
-) -> None:
-    run = Sleeper(instance, tmp_path / "note", 60.0)
+    run = Sleeper(instance, tmp_path / "deaf", 60.0)
     os.kill(run.pid, signal.SIGSTOP)
     launcher = instance.run_launcher
     assert isinstance(launcher, WarmCeleryRunLauncher)
@@ -164,6 +165,61 @@ def test_twenty_looks_are_one_question(
     assert launcher.check_run_worker_health(found).status == WorkerStatus.RUNNING
     assert asked == [None, 1]  # as many answers as last time are waited for, and no longer
     assert time.monotonic() - start < 0.8
+
+
+class Workers:
+    """Workers that have tasks, or are down; and the time."""
+
+    def __init__(self, **tasks: set[str]) -> None:
+        self.tasks, self.now, self.asked, self.down = tasks, 0.0, 0, False
+        self.watch = RunWatch(self.ask, silence=5, outage=45, clock=lambda: self.now, sleep=self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def ask(self, expected: int | None) -> dict[str, frozenset[str]]:
+        self.asked += 1
+        if self.down:
+            raise ConnectionError("no broker")
+        return {name: frozenset(tasks) for name, tasks in list(self.tasks.items())[:expected]}
+
+    def look(self, seconds: float = 0.0) -> Health:
+        self.now += seconds
+        return self.watch.look("t")
+
+
+def test_a_task_that_its_worker_no_longer_has_is_gone() -> None:
+    workers = Workers(one={"t"}, two=set())
+    assert workers.look() is Health.ALIVE
+    workers.tasks["one"] = set()
+    assert workers.look(1.0) is Health.ALIVE  # the answer is still fresh
+    assert workers.look(1.0) is Health.GONE
+    workers.tasks["two"] = {"t"}  # or it has moved
+    assert workers.look(3.0) is Health.ALIVE
+
+
+def test_a_silent_worker_is_given_its_time_and_more_after_an_outage() -> None:
+    workers = Workers(one={"t"}, two=set())
+    assert workers.look() is Health.ALIVE
+    gone = workers.tasks.pop("one")
+    assert [workers.look(3.0) for _ in range(3)] == [Health.UNSURE, Health.UNSURE, Health.SILENT]
+    workers.tasks["one"] = gone
+    assert workers.look(3.0) is Health.ALIVE
+    workers.tasks.pop("one")
+    workers.down = True
+    for _ in range(3):
+        with pytest.raises(ConnectionError):
+            workers.look(1.0)
+    workers.down = False
+    assert [workers.look(10.0) for _ in range(4)] == [Health.UNSURE] * 4
+    assert workers.look(20.0) is Health.SILENT
+
+
+def test_a_new_worker_is_found_though_fewer_answers_were_expected() -> None:
+    workers = Workers(one=set())
+    assert workers.look() is Health.UNSURE
+    workers.tasks["two"] = {"t"}
+    assert workers.look(3.0) is Health.ALIVE
 
 
 def test_without_a_broker_nothing_is_said_about_a_run(database_url: str, tmp_path: Path) -> None:

@@ -94,10 +94,9 @@ class FastSensorDaemon(SensorDaemon):
 
     def _finish(self) -> None:
         """Waits for ticks in flight while the workspace is still open to them."""
-        for executor in (self._threadpool_executor, self._submit_threadpool_executor):
-            if executor is not None:
-                executor.shutdown(wait=False, cancel_futures=executor is self._threadpool_executor)
-        wait(self._ticks.values(), self._grace)
+        if self._threadpool_executor is not None:
+            self._threadpool_executor.shutdown(wait=False, cancel_futures=True)  # no new ones; runs may be submitted
+        wait([tick for tick in self._ticks.values() if not tick.done()], self._grace)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -20,7 +20,7 @@ from dagster_celery.launcher import CeleryRunLauncher
 from dagster_celery.tags import DAGSTER_CELERY_QUEUE_TAG, DAGSTER_CELERY_RUN_PRIORITY_TAG
 
 from pipeline_platform.orchestration.runtime.run_watch import Health, RunWatch
-from pipeline_platform.orchestration.runtime.worker import celery_settings
+from pipeline_platform.orchestration.runtime.worker import END_COMMAND, RUNS_COMMAND, celery_settings
 
 INTERNALS = (
     ("dagster._core.launcher.CheckRunHealthResult", ("status", "msg")),
@@ -125,28 +125,28 @@ class WarmCeleryRunLauncher(CeleryRunLauncher):  # type: ignore[misc]
             if health is Health.ALIVE:
                 return CheckRunHealthResult(WorkerStatus.RUNNING)
             state = self.celery.AsyncResult(run.run_id).state
+            if health is Health.SILENT:
+                self._end(run.run_id, signal.SIGKILL, limit=1)  # a worker that wakes up late is told to drop it
         except Exception as error:  # noqa: BLE001  of whatever kind: it says something about the broker, not the run
             return CheckRunHealthResult(WorkerStatus.RUNNING, f"The workers cannot be asked: {error}")
         if state in ENDED_STATES:
             return CheckRunHealthResult(WorkerStatus.FAILED, f"The process of the run has died (task {state}).")
         if health is Health.UNSURE:
             return CheckRunHealthResult(WorkerStatus.RUNNING, health.value)
-        if health is Health.SILENT:
-            self._end(run.run_id, signal.SIGKILL, limit=1)  # a worker that wakes up late is told to drop it
         return CheckRunHealthResult(WorkerStatus.FAILED, f"The run is lost: {health.value}.")
 
-    def get_run_worker_debug_info(self, run: dg.DagsterRun, include_container_logs: bool | None = True) -> str | None:
+    def get_run_worker_debug_info(self, run: dg.DagsterRun, *_: object, **__: object) -> str | None:
         worker = self._watch.worker(run.run_id)
         return f"Celery task {run.run_id}, last seen on worker {worker}." if worker else None
 
     def _ask(self, expected: int | None) -> dict[str, frozenset[str]]:
-        replies = self.celery.control.broadcast("dagster_runs", reply=True, timeout=self._timeout, limit=expected)
-        return {
-            worker: frozenset(answer["active"]) | frozenset(answer["waiting"])
-            for reply in replies or ()
-            for worker, answer in reply.items()
-            if "active" in answer
-        }
+        replies = self.celery.control.broadcast(RUNS_COMMAND, reply=True, timeout=self._timeout, limit=expected)
+        found: dict[str, frozenset[str]] = {}
+        for reply in replies or ():
+            for worker, answer in reply.items():
+                if "active" in answer:  # two workers may have been given one name
+                    found[worker] = found.get(worker, frozenset()) | {*answer["active"], *answer["waiting"]}
+        return found
 
     # Terminating
 
@@ -170,7 +170,7 @@ class WarmCeleryRunLauncher(CeleryRunLauncher):  # type: ignore[misc]
         """Tells all workers; True when one of them was executing it."""
         arguments = {"task_id": task_id, "signum": int(signum)}
         replies = self.celery.control.broadcast(
-            "dagster_end_task", arguments=arguments, reply=True, timeout=self._timeout, limit=limit
+            END_COMMAND, arguments=arguments, reply=True, timeout=self._timeout, limit=limit
         )
         return any(answer.get("ended") for reply in replies or () for answer in reply.values())
 

@@ -48,6 +48,7 @@ class RunWatch:
     _asked_at: float = float("-inf")
     _complete: bool = False
     _failed_at: float = float("-inf")
+    _error: Exception | None = None
     _seen: dict[str, _Seen] = field(default_factory=dict)
 
     def look(self, task: str) -> Health:
@@ -93,15 +94,17 @@ class RunWatch:
         now = self.clock()
         if now - self._asked_at < fresh:
             return
+        if self._error is not None and now - self._failed_at < self.fresh:
+            raise self._error
         expected = None if every or not self._tasks else len(self._tasks)
         try:
             self._tasks = self.ask(expected)
-        except Exception:
-            self._failed_at = now
+        except Exception as error:
+            self._error, self._failed_at = error, self.clock()
             for seen in self._seen.values():
                 seen.missing_since = None
             raise
-        self._asked_at, self._complete = now, expected is None
+        self._error, self._asked_at, self._complete = None, now, expected is None
 
     def _forget(self) -> None:
         if len(self._seen) > 1_000:

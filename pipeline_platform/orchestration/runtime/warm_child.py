@@ -104,7 +104,7 @@ class WarmChild:
 def _execute(run: dg.DagsterRun, instance: dg.DagsterInstance) -> int:
     """What `dagster api execute_run` does, with a job that stays loaded."""
     if _should_start_metrics_thread(run):  # a tag asks for it: rare, and no place for a shortcut
-        return _execute_run_command_body(run.run_id, instance, lambda event: None, set_exit_code_on_failure=True)
+        return _execute_run_command_body(run.run_id, instance, lambda _: None, set_exit_code_on_failure=True)
     if run.job_code_origin is None:
         raise ValueError(f"Run {run.run_id} does not say where its code is; launch it from a code location.")
     pid = os.getpid()

@@ -43,10 +43,10 @@ class WarmJob(ReconstructableJob):
         )
         return cls(repository, origin.job_name)
 
-    def get_repository_definition(self) -> dg.RepositoryDefinition:
+    def get_repository_definition(self) -> dg.RepositoryDefinition:  # type: ignore[override]
         return _location(_key(self.repository))
 
-    def get_definition(self) -> dg.JobDefinition:
+    def get_definition(self) -> dg.JobDefinition:  # type: ignore[override]
         return _job(self)
 
     def get_subset(
@@ -95,6 +95,7 @@ def _location(repository: ReconstructableRepository) -> dg.RepositoryDefinition:
 
 @lru_cache(maxsize=JOBS)
 def _job(job: WarmJob) -> dg.JobDefinition:
-    return job.get_repository_definition().get_maybe_subset_job_def(
+    repository = _location(_key(job.repository))
+    return repository.get_maybe_subset_job_def(
         job.job_name, job.op_selection, job.asset_selection, job.asset_check_selection
     )

@@ -14,6 +14,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,8 @@ INTERNALS = (
 # For `celery worker`, beside `--queues` and `--concurrency`.
 ARGUMENTS = ("--pool", "prefork", "--without-gossip", "--without-mingle")
 DAY = 86_400
-REPLACE_INTERVAL = (
-    0.1  # Celery looks for exited children every 5 s, and when one's pipe closes, often a moment too early
-)
+REPLACE_INTERVAL = 0.1  # seconds
+RUNS_COMMAND, END_COMMAND = "dagster_runs", "dagster_end_task"
 
 _log = logging.getLogger(__name__)
 
@@ -99,26 +99,22 @@ def build_worker_app(
     child = WarmChild(patience)
     _add_tasks(app, child)
 
-    @signals.worker_init.connect(weak=False)
-    def _before_fork(sender: Any, **_: object) -> None:
+    def before_fork(sender: Any, **_: object) -> None:
         if sender.app is app:
             preload_parent(preload, locations)
 
-    @signals.worker_process_init.connect(weak=False)
-    def _after_fork(**_: object) -> None:
+    def after_fork(**_: object) -> None:
         child.warm()
 
-    @signals.worker_ready.connect(weak=False)
-    def _ready(sender: Any, **_: object) -> None:
-        if sender.app is not app:
-            return
-        replacing = getattr(sender.pool, "_replaces_early", False)  # ready again after every reconnection
-        if sender.hub is not None and not replacing:
-            sender.hub.call_repeatedly(REPLACE_INTERVAL, sender.pool.maintain_pool)
-            sender.pool._replaces_early = True
-        if ready_file is not None:
-            ready_file.touch()
+    def ready(sender: Any, **_: object) -> None:
+        if sender.app is app:
+            _replace_early(sender)
+            if ready_file is not None:
+                ready_file.touch()
 
+    signals.worker_init.connect(before_fork, weak=False)
+    signals.worker_process_init.connect(after_fork, weak=False)
+    signals.worker_ready.connect(ready, weak=False)
     return app
 
 
@@ -136,31 +132,42 @@ def preload_parent(preload: Sequence[str | Callable[[], object]], locations: Seq
     gc.freeze()  # the collector would otherwise touch, and so copy, every shared page
 
 
+def _replace_early(consumer: Any) -> None:
+    """Looks for exited children often. Celery does every 5 s, and when a child's pipe closes: often a moment early."""
+    if consumer.hub is not None and not hasattr(consumer.pool, "replaces_early"):  # ready again after a reconnection
+        consumer.pool.replaces_early = consumer.hub.call_repeatedly(REPLACE_INTERVAL, consumer.pool.maintain_pool)
+
+
 def _add_tasks(app: Any, child: WarmChild) -> None:
-    @app.task(bind=True, name=TASK_EXECUTE_JOB_NAME)
     def execute_job(task: Any, execute_job_args_packed: Any) -> int:
         args = unpack_value(execute_job_args_packed, as_type=ExecuteRunArgs)
         redelivered = bool((task.request.delivery_info or {}).get("redelivered"))
         return child.execute(args.run_id, redelivered=redelivered)
 
-    @app.task(name=TASK_RESUME_JOB_NAME)
     def resume_job(**_: object) -> int:
         raise NotImplementedError("Resuming a run is broken in dagster-celery: set max_resume_run_attempts to 0.")
 
+    app.task(execute_job, bind=True, name=TASK_EXECUTE_JOB_NAME)
+    app.task(resume_job, name=TASK_RESUME_JOB_NAME)
 
-@inspect_command(name="dagster_runs")
-def _runs(state: Any, **_: object) -> dict[str, Any]:
+
+def _runs(_state: Any, **_: object) -> dict[str, Any]:
     """Tasks in this worker: the process of each that runs, and those that are here but not started."""
     active = {request.id: request.worker_pid for request in tuple(worker_state.active_requests)}
     waiting = [request.id for request in tuple(worker_state.reserved_requests) if request.id not in active]
     return {"active": active, "waiting": waiting}
 
 
-@control_command(name="dagster_end_task", args=[("task_id", str), ("signum", int)], signature="<id> <signal>")
-def _end_task(state: Any, task_id: str, signum: int = signal.SIGTERM, **_: object) -> dict[str, Any]:
+def _end_task(_state: Any, task_id: str, signum: int = signal.SIGTERM, **_: object) -> dict[str, Any]:
     """Signals the child that runs the task, and drops the task if it arrives later."""
     worker_state.revoked.add(task_id)
     ended = [r.worker_pid for r in tuple(worker_state.active_requests) if r.id == task_id and r.worker_pid]
     for pid in ended:
-        os.kill(pid, signum)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signum)
     return {"ended": ended}
+
+
+# Celery keeps its commands for the whole process. What the launcher asks and tells:
+inspect_command(name=RUNS_COMMAND)(_runs)
+control_command(name=END_COMMAND)(_end_task)
