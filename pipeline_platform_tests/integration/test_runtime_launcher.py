@@ -209,7 +209,7 @@ def test_a_silent_worker_is_given_its_time_and_more_after_an_outage() -> None:
     workers.down = True
     for _ in range(3):
         with pytest.raises(ConnectionError):
-            workers.look(1.0)
+            workers.look(2.0)
     workers.down = False
     assert [workers.look(10.0) for _ in range(4)] == [Health.UNSURE] * 4
     assert workers.look(20.0) is Health.SILENT

@@ -62,6 +62,7 @@ def test_definitions_are_loaded_once_in_the_parent_and_a_new_child_is_born_warm(
             took.append(time.monotonic() - start)
         assert len(pids(instance, *runs)) == 3  # two runs a child
         assert worker.loads.read_text() == f"{worker.process.pid} 1\n"
+        assert "does not answer" not in worker.log.read_text()
         assert max(took[1:]) < 2.0, took  # a load alone takes longer, and so does waiting for Celery to look
     finally:
         worker.stop()

@@ -24,6 +24,7 @@ INTERNALS = (
     ("dagster._grpc.impl.core_execute_run", ("recon_job", "dagster_run", "instance", "inject_env_vars")),
     ("dagster._utils.interrupts.capture_interrupts", ()),
 )
+NO_RUN = "00000000-0000-0000-0000-000000000000"
 WAITING = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING)
 
 _log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class WarmChild:
     def warm(self) -> None:
         """Opens the instance and its first connection. Without a database the first run does it."""
         try:
-            self.instance().run_storage.get_runs_count(dg.RunsFilter(run_ids=[]))
+            self.instance().get_run_by_id(NO_RUN)
         except Exception:  # noqa: BLE001  a child that cannot start would be started again and again
             _log.warning("Dagster's storage does not answer yet; the first run tries again.", exc_info=True)
             self.forget()

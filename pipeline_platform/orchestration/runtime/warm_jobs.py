@@ -96,6 +96,7 @@ def _location(repository: ReconstructableRepository) -> dg.RepositoryDefinition:
 @lru_cache(maxsize=JOBS)
 def _job(job: WarmJob) -> dg.JobDefinition:
     repository = _location(_key(job.repository))
-    return repository.get_maybe_subset_job_def(
+    definition: dg.JobDefinition = repository.get_maybe_subset_job_def(
         job.job_name, job.op_selection, job.asset_selection, job.asset_check_selection
     )
+    return definition
