@@ -16,6 +16,7 @@ from pipeline_platform.gateway.addresses import ClientAddresses
 from pipeline_platform.gateway.credentials import REFRESH_SECONDS as KEYS_SECONDS
 from pipeline_platform.gateway.credentials import KeyCache
 from pipeline_platform.gateway.flusher import Flusher
+from pipeline_platform.gateway.ledger_gauges import LedgerGauges
 from pipeline_platform.gateway.metrics import Metrics
 from pipeline_platform.gateway.ndjson import Bounds
 from pipeline_platform.gateway.outcomes import OutcomePoller
@@ -55,6 +56,7 @@ class Edge:
     outcomes: OutcomePoller
     stats: StatsBoard
     metrics: Metrics
+    ledger_gauges: LedgerGauges
     threads: ThreadPoolExecutor
     parsers: ThreadPoolExecutor
 
@@ -131,6 +133,7 @@ def make_edge(settings: Settings, specs: Mapping[str, StreamSpec]) -> Edge:
         outcomes=OutcomePoller(receipts, threads),
         stats=StatsBoard(engine, pressure),
         metrics=metrics,
+        ledger_gauges=LedgerGauges(engine, metrics, specs),
         threads=threads,
         parsers=ThreadPoolExecutor(2, "parse"),
     )

@@ -62,6 +62,25 @@ class Metrics:
         )
         self.queue_up = Gauge("pipeline_queue_up", "1 when the queue answered within seconds.", registry=registry)
 
+        self.warehouse_up = Gauge(
+            "pipeline_warehouse_up", "1 when the warehouse answered this scrape.", registry=registry
+        )
+        self.runs = Gauge(
+            "pipeline_runs_per_second",
+            "Ingest runs that loaded their batch, last minute.",
+            ("stream",),
+            registry=registry,
+        )
+        self.stages = Gauge(
+            "pipeline_run_stage_seconds",
+            "Average time of a stage, last minute: plan_to_request, request_to_start, start_to_load.",
+            ("stream", "stage"),
+            registry=registry,
+        )
+        self.unsettled = Gauge(
+            "pipeline_unsettled_batches", "Batches that are planned or failed.", ("stream", "state"), registry=registry
+        )
+
     def appended(self, items: int, took: float) -> None:
         """Notes one shared append of `items` requests that took `took` seconds."""
         self.append_seconds.observe(took)

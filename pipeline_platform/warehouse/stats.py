@@ -25,6 +25,21 @@ _RATES = sa.text(
     group by stream
     """
 )
+_STAGES = sa.text(
+    """
+    select stream,
+        count(*) filter (where state = 'loaded' and loaded_at > now() - interval '1 minute') as runs,
+        count(*) filter (where state = 'planned') as planned,
+        count(*) filter (where state = 'failed') as failed,
+        avg(extract(epoch from requested_at - planned_at)) filter (where attempt = 1) as plan_to_request,
+        avg(extract(epoch from started_at - requested_at)) as request_to_start,
+        avg(extract(epoch from loaded_at - started_at)) as start_to_load
+    from assets
+    where stream is not null and planned_at > now() - interval '1 hour'
+        and (state in ('planned', 'failed') or loaded_at > now() - interval '1 minute')
+    group by stream
+    """
+)
 _BATCHES = sa.text(
     f"""
     select id, stream from assets
@@ -57,6 +72,16 @@ class Rates:
 
 
 @dataclass(frozen=True, slots=True)
+class Stages:
+    """A stream's runs of the last minute: how many, what is unsettled, and average seconds a stage."""
+
+    runs: int
+    planned: int
+    failed: int
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class BatchLatencies:
     """One batch: received -> visible in milliseconds (to the nearest 10), with the events that took that long."""
 
@@ -71,6 +96,22 @@ def minute_rates(engine: sa.Engine) -> dict[str, Rates]:
         rows: list[Any] = list(connection.execute(_RATES))
     return {
         row.stream: Rates(*(float(value) / 60 for value in (row.read, row.loaded, row.negative, row.rejected)))
+        for row in rows
+    }
+
+
+def minute_stages(engine: sa.Engine) -> dict[str, Stages]:
+    """The runs of each stream that planned anything within the last hour."""
+    names = ("plan_to_request", "request_to_start", "start_to_load")
+    with warehouse_errors(), engine.connect() as connection:
+        rows: list[Any] = list(connection.execute(_STAGES))
+    return {
+        row.stream: Stages(
+            row.runs,
+            row.planned,
+            row.failed,
+            {name: float(value) for name in names if (value := getattr(row, name)) is not None},
+        )
         for row in rows
     }
 

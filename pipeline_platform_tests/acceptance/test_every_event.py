@@ -95,6 +95,23 @@ def test_status_names_what_others_rely_on(up: Up) -> None:
     assert all("backlog" in stream and "watermark" in stream for stream in status["streams"])
 
 
+def test_the_metrics_tell_of_runs_and_their_stages(up: Up) -> None:
+    where = up.status()
+    producer = Producer(where["gateway_url"], where["api_key"], random.Random(2))
+    receipt = producer.send(5).receipt
+    headers = {"X-API-Key": where["api_key"]}
+    url = f"{where['gateway_url']}/v1/receipts/{receipt}"
+    wait_for("it is loaded", lambda: requests.get(url, headers=headers, timeout=10).json()["state"] != "queued", 60)
+
+    def runs() -> bool:
+        text = requests.get(f"{where['gateway_url']}/metrics", timeout=10).text
+        lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+        stage = lines.get('pipeline_run_stage_seconds{stage="start_to_load",stream="telemetry"}', "0")
+        return float(lines['pipeline_runs_per_second{stream="telemetry"}']) > 0 and float(stage) > 0
+
+    wait_for("the run is in the metrics", runs, 30)
+
+
 def test_the_api_docs_need_no_internet(up: Up) -> None:
     base = up.status()["gateway_url"]
     page = requests.get(f"{base}/docs", timeout=10).text
