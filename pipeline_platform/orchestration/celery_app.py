@@ -9,7 +9,8 @@ from __future__ import annotations
 from pipeline_platform.orchestration.runtime.worker import build_worker_app
 from pipeline_platform.settings import Settings
 
-# The most urgent first: a backfill never delays ingest. A run says its queue with the tag `dagster-celery/queue`.
+# The most urgent first: a waiting ingest run goes before a waiting backfill. It still waits for one that runs already:
+# give backfills a worker of their own where that matters. A run says its queue with the tag `dagster-celery/queue`.
 QUEUES = ("ingest", "etl", "backfill")
 
 _settings = Settings.load()

@@ -108,10 +108,9 @@ def test_a_clock_that_goes_back_neither_lends_nor_withholds() -> None:
 
 @given(st.lists(st.floats(0, 5), min_size=1, max_size=60))
 def test_sustained_runs_stay_below_the_ceiling(gaps: list[float]) -> None:
-    now, pace, began, runs = 1000.0, Pace(LIMITS.burst, 1000.0), 1000.0, 0
-    for gap in gaps:
+    now, pace, began = 1000.0, Pace(LIMITS.burst, 1000.0), 1000.0
+    for runs, gap in enumerate(gaps, 1):
         now += gap
         now += linger(pace, now, LIMITS)
         pace = spend(pace, now, 1, LIMITS)
-        runs += 1
         assert runs <= LIMITS.burst + (now - began) * LIMITS.per_second + 1e-6

@@ -19,7 +19,7 @@ LOCATIONS = 8  # code locations kept a process
 JOBS = 256  # jobs kept a process, a selection of assets or ops being a job of its own
 
 INTERNALS = (
-    ("dagster._core.code_pointer.ModuleCodePointer", ("module", "fn_name", "working_directory")),
+    ("dagster._core.code_pointer.ModuleCodePointer", ()),
     ("dagster._core.definitions.reconstruct.ReconstructableJob.get_subset", ("op_selection", "asset_selection")),
     ("dagster._core.definitions.reconstruct.ReconstructableJob.get_definition", ()),
     ("dagster._core.definitions.reconstruct.ReconstructableRepository.get_definition", ()),
