@@ -56,7 +56,10 @@ format: $(TESTED) ## Format the code
 bench: $(TESTED) ## Measure everything that the README quotes
 	$(BIN)/python -m benchmarks.load
 	$(BIN)/python -m benchmarks.edge
-	$(BIN)/python -m benchmarks.latency
+	$(BIN)/python -m benchmarks.latency --rates 100 1000 10000
+	$(BIN)/python -m benchmarks.runtime
+	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.runtime_storage
 
 clean: ## Remove what builds leave behind; data in .pipeline stays
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
