@@ -23,20 +23,19 @@ import pyarrow.compute as pc
 import pyarrow.json as pj
 
 from pipeline_platform.core.entries import Entry
+from pipeline_platform.core.lines import NEWLINE, Bools, join, lines_of, no_object, with_newline
 from pipeline_platform.core.rejections import Int32s, Problem, Reason, RejectionList, Rejections
 from pipeline_platform.core.streams import StreamSpec
+from pipeline_platform.core.times import Int64s, moments, times
 
 CHUNK_BYTES = 8 * 2**20
 READERS = 2
 FEW_STUMBLES = 64
 SEGMENT_ROWS = 512
-NO_TS = np.iinfo(np.int64).min
 
-Int64s = npt.NDArray[np.int64]
 Float64s = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 
-_NEWLINE, _QUOTE = ord("\n"), ord('"')
+_QUOTE = ord('"')
 _ROW = re.compile(r"in row (\d+)")
 
 
@@ -116,11 +115,6 @@ def _chunks(entries: Sequence[Entry]) -> list[tuple[int, int]]:
     return chunks
 
 
-def lines_of(data: bytes) -> list[bytes]:
-    """The lines of an entry's data; line i of the entry is event i of the request."""
-    return data.removesuffix(b"\n").split(b"\n")
-
-
 class _MixedTimes(Exception):
     """Some entries have their times as text and others as numbers."""
 
@@ -155,9 +149,9 @@ class _Decoder:
 
     def read(self, entries: Sequence[Entry], start: int, end: int) -> _Chunk:
         """Reads entries[start:end] in one go; nothing of the decoder changes, so it may run beside `decode`."""
-        data = b"".join(_with_newline(entry.data) for entry in entries[start:end])
+        data = b"".join(with_newline(entry.data) for entry in entries[start:end])
         rows = sum(entry.count for entry in entries[start:end])
-        odd = _no_object(data, rows)
+        odd = no_object(data, rows)
         clean = odd is not None and not odd.any()
         return _Chunk(data, odd, self._read(data, rows) if clean else None)
 
@@ -177,14 +171,14 @@ class _Decoder:
         lines = lines_of(data)
         rest = np.flatnonzero(~odd)
         try:
-            odd[rest[self._stumbles(_join(lines, ~odd), len(rest), several=end - start > 1)]] = True
+            odd[rest[self._stumbles(join(lines, ~odd), len(rest), several=end - start > 1)]] = True
         except _MixedTimes:
             self._halve(entries, start, end)
             return
         except _TooManyOdd:
             odd[:] = True
         rest = np.flatnonzero(~odd)
-        data = _join(lines, ~odd)
+        data = join(lines, ~odd)
         table = self._read(data, len(rest), unknown="ignore") if len(rest) else None
         if table is None:
             odd[:] = True
@@ -231,7 +225,7 @@ class _Decoder:
 
     def _stumbles(self, data: bytes, rows: int, *, several: bool) -> Int64s:
         """The rows that the reader stumbles over, unknown fields aside: its message names the row."""
-        bounds = np.concatenate([[0], np.flatnonzero(np.frombuffer(data, np.uint8) == _NEWLINE) + 1])
+        bounds = np.concatenate([[0], np.flatnonzero(np.frombuffer(data, np.uint8) == NEWLINE) + 1])
         found: list[int] = []
         first = times = 0
         while first < rows:
@@ -260,7 +254,7 @@ class _Decoder:
         unknown field, or a `null`, or an escaped quote: no harm, it is only looked at closely.
         """
         bytes_ = np.frombuffer(data, np.uint8)
-        ends = np.flatnonzero(bytes_ == _NEWLINE)
+        ends = np.flatnonzero(bytes_ == NEWLINE)
         starts = np.concatenate([[0], ends[:-1] + 1])
         quotes = np.add.reduceat((bytes_ == _QUOTE).astype(np.int32), starts)
         if self._ignore_unknown:
@@ -274,7 +268,7 @@ class _Decoder:
 
     def _take(self, table: pa.Table, entry: Int32s, line: Int32s) -> None:
         """Adds a table's rows; those with an unreadable time are rejected."""
-        ts, unreadable = _times(table["ts"].combine_chunks())
+        ts, unreadable = times(table["ts"].combine_chunks())
         self._rejections.add_many(entry[unreadable], line[unreadable], bad_type("ts", TIME))
         keep = ~unreadable if unreadable.any() else None
         self._parts.append((entry, line, ts) if keep is None else (entry[keep], line[keep], ts[keep]))
@@ -300,7 +294,7 @@ class _Decoder:
                 rows.append(event)
                 entries.append(at)
                 numbers.append(number)
-        ts, unreadable = _moments([row.get("ts") for row in rows])
+        ts, unreadable = moments([row.get("ts") for row in rows])
         for at in np.flatnonzero(unreadable)[::-1].tolist():
             self._rejections.add(entries.pop(at), numbers.pop(at), bad_type("ts", TIME))
             rows.pop(at)
@@ -346,88 +340,12 @@ class _Decoder:
         )
 
 
-def _join(lines: list[bytes], which: Bools) -> bytes:
-    return b"".join(line + b"\n" for line in itertools.compress(lines, which.tolist()))
-
-
-def _with_newline(data: bytes) -> bytes:
-    return data if data.endswith(b"\n") else data + b"\n"
-
-
-def _no_object(data: bytes, rows: int) -> Bools | None:
-    """Which lines cannot be one JSON object in UTF-8 each; None when there are not `rows` lines.
-
-    The reader does not mind two objects on a line, one on two lines or blank lines, any of which would give rows to the
-    wrong lines, and a line `null` crashes it. Between } and { no JSON value goes on, so a line that begins with { and
-    ends with } holds whole objects; where there are then as many rows as lines, each line holds one.
-    """
-    bytes_ = np.frombuffer(data, np.uint8)
-    ends = np.flatnonzero(bytes_ == _NEWLINE)
-    if not rows or len(ends) != rows:
-        return None
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    odd = (bytes_[starts] != ord("{")) | (bytes_[np.maximum(ends - 1, 0)] != ord("}"))
-    if not data.isascii():
-        try:
-            data.decode("utf-8")
-        except UnicodeDecodeError:
-            odd |= np.array([not _is_utf8(line) for line in lines_of(data)], bool)
-    return np.asarray(odd, dtype=bool)
-
-
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
 def _text_column(parts: list[pa.DictionaryArray]) -> TextColumn:
     if not parts:
         return TextColumn(np.empty(0, np.int32), ())
     column = pa.chunked_array(parts).unify_dictionaries()
     codes = [pc.fill_null(part.indices, -1).to_numpy(zero_copy_only=False) for part in column.chunks]
     return TextColumn(np.concatenate(codes).astype(np.int32, copy=False), tuple(column.chunk(0).dictionary.to_pylist()))
-
-
-def _times(column: pa.Array) -> tuple[Int64s, npt.NDArray[np.bool_]]:
-    """Epoch microseconds of a text or millisecond column, and which rows are unreadable."""
-    absent = np.asarray(column.is_null().to_numpy(zero_copy_only=False), dtype=bool)
-    if pa.types.is_integer(column.type):
-        millis = pc.fill_null(column, 0).to_numpy(zero_copy_only=False)
-        wild = (millis > _MAX_MS) | (millis < -_MAX_MS)
-        micros = np.where(wild, 0, millis) * 1000
-        micros[absent] = NO_TS
-        return micros, wild
-    for unit, divisor in (("us", 1), ("ns", 1000)):
-        try:
-            stamps = column.cast(pa.timestamp(unit, "UTC"))
-        except pa.ArrowException:
-            continue
-        micros = np.floor_divide(pc.fill_null(stamps.cast(pa.int64()), 0).to_numpy(zero_copy_only=False), divisor)
-        micros[absent] = NO_TS
-        return micros, np.zeros(len(micros), bool)
-    if len(column) == 1:
-        return np.array([NO_TS], np.int64), np.ones(1, bool)
-    halves = [_times(half) for half in (column[: len(column) // 2], column[len(column) // 2 :])]
-    return np.concatenate([half[0] for half in halves]), np.concatenate([half[1] for half in halves])
-
-
-_MAX_MS = 253_402_300_799_999  # the end of the year 9999
-
-
-def _moments(values: list[object]) -> tuple[Int64s, npt.NDArray[np.bool_]]:
-    """`_times` of JSON values of any type."""
-    micros, unreadable = _times(pa.array([value if isinstance(value, str) else None for value in values], pa.string()))
-    for at, value in enumerate(values):
-        if value is None or isinstance(value, str):
-            continue
-        if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _MAX_MS:
-            micros[at] = value * 1000
-        else:
-            unreadable[at] = True
-    return micros, unreadable
 
 
 def _loads(raw: bytes) -> dict[str, Any] | Problem:

@@ -10,9 +10,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from pipeline_platform.core.entries import Entry
-from pipeline_platform.core.events import NO_TS, Decoded, Float64s, Int64s, TextColumn
+from pipeline_platform.core.events import Decoded, Float64s, TextColumn
 from pipeline_platform.core.rejections import Int32s, Problem, Reason, RejectionList, Rejections
 from pipeline_platform.core.streams import StreamSpec
+from pipeline_platform.core.times import NO_TS, Int64s
 from pipeline_platform.core.windows import DAY_US
 
 MAX_SERIES_BYTES = 2000  # what a btree takes as one key, with room to spare

@@ -65,6 +65,22 @@ def ensure_login(
             ) from None
 
 
+# Dagster's tables that gain and, by the purge, lose rows all day.
+HISTORY = ("event_logs", "runs", "run_tags", "job_ticks", "asset_event_tags")
+
+
+def tune_history(dagster_url: str) -> None:
+    """Let autovacuum look at Dagster's history early: its default waits for a fifth of a table to be dead."""
+    with _connected(dagster_url) as connection:
+        for table in HISTORY:
+            connection.execute(
+                sql.SQL(
+                    "ALTER TABLE IF EXISTS {} SET (autovacuum_vacuum_scale_factor = 0.02, "
+                    "autovacuum_analyze_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 1)"
+                ).format(sql.Identifier(table))
+            )
+
+
 @contextlib.contextmanager
 def _connected(admin_url: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline_platform.core.streams import load_specs
 from pipeline_platform.local.connections import Connections
+from pipeline_platform.local.databases import tune_history
 from pipeline_platform.local.environment import child_environment, dagster_home
 from pipeline_platform.local.ports import remembered_port, require_free
 from pipeline_platform.local.probes import appears, daemon_beats, http_ok, listens
@@ -56,6 +57,7 @@ class Stack:
             self._worker(),
             self._daemon(),
             self._webserver(),
+            Step("history", lambda: tune_history(self._database.dagster_url)),
         ]
         if demo:
             services.append(self._demo())

@@ -17,7 +17,7 @@ import psycopg
 import sqlalchemy as sa
 
 from pipeline_platform.core.entries import Entry, Receipt
-from pipeline_platform.core.events import lines_of
+from pipeline_platform.core.lines import lines_of
 from pipeline_platform.core.rejections import Int32s, Rejections
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.core.transforms import Aggregates

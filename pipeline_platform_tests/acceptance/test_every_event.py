@@ -112,6 +112,14 @@ def test_the_metrics_tell_of_runs_and_their_stages(up: Up) -> None:
     wait_for("the run is in the metrics", runs, 30)
 
 
+def test_dagsters_history_is_vacuumed_early(up: Up) -> None:
+    dagster = up.status()["warehouse_url"].rpartition("/")[0] + "/dagster"
+    with psycopg.connect(dagster) as connection:
+        row = connection.execute("select reloptions from pg_class where relname = 'event_logs'").fetchone()
+    assert row is not None
+    assert "autovacuum_vacuum_scale_factor=0.02" in row[0]
+
+
 def test_the_api_docs_need_no_internet(up: Up) -> None:
     base = up.status()["gateway_url"]
     page = requests.get(f"{base}/docs", timeout=10).text

@@ -7,9 +7,10 @@ from typing import Any
 import orjson
 
 from pipeline_platform.core.entries import Entry, EntryId
-from pipeline_platform.core.events import NO_TS, Decoded, TextColumn
+from pipeline_platform.core.events import Decoded, TextColumn
 from pipeline_platform.core.rejections import Problem, Rejections
 from pipeline_platform.core.streams import StreamSpec, parse_spec
+from pipeline_platform.core.times import NO_TS
 
 NOW_MS = 1_763_712_000_000
 NOW_US = NOW_MS * 1000

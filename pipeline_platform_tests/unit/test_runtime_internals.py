@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import pydoc
 import time
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,7 +15,7 @@ from dagster._core.remote_representation.external_data import SensorSnap
 from dagster._core.scheduler.instigation import InstigatorState, SensorInstigatorData
 from dagster._daemon.sensor import is_under_min_interval
 
-from pipeline_platform.orchestration.runtime import internals
+from pipeline_platform.orchestration.runtime import internals, launcher, warm_child, warm_jobs, worker
 from pipeline_platform.orchestration.runtime.daemon import CONTINUOUS
 from pipeline_platform.orchestration.runtime.patience import pause
 
@@ -62,3 +64,15 @@ def test_a_negative_interval_has_always_passed() -> None:
     assert under(1, 0.9)
     assert not under(1, 1.1)
     assert under(0, 29)  # why CONTINUOUS is not 0
+
+
+WORKERS = [(path, wanted) for module in (launcher, warm_child, warm_jobs, worker) for path, wanted in module.INTERNALS]
+
+
+@pytest.mark.parametrize(("path", "wanted"), WORKERS, ids=[path for path, _ in WORKERS])
+def test_what_workers_and_launcher_use_is_where_it_was(path: str, wanted: tuple[str, ...]) -> None:
+    found = pydoc.locate(path)
+    assert found is not None, f"{path} has moved: runtime/ uses it"
+    if wanted:
+        gone = set(wanted) - set(inspect.signature(found).parameters)  # type: ignore[arg-type]
+        assert not gone, f"{path} no longer takes {sorted(gone)}"
