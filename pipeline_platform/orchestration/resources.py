@@ -24,7 +24,7 @@ def _engine(url: str, pid: int) -> sa.Engine:  # noqa: ARG001  the pid keeps a f
 
 @lru_cache
 def _queue(url: str, pid: int) -> RedisStreams:  # noqa: ARG001
-    return RedisStreams(connect_queue(url, timeout=30.0))
+    return RedisStreams(connect_queue(url, timeout=30.0, connections=64))  # a waiting sensor holds one
 
 
 class Warehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
