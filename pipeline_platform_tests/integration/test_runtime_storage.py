@@ -2,9 +2,12 @@
 
 # No postponed annotations here: Dagster reads them at run time.
 
+import gc
 import multiprocessing
+import os
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -67,12 +70,25 @@ def show(pool: Pool, setting: str) -> Any:
 
 def in_children(count: int, work: Callable[[], object]) -> list[int | None]:
     """Exit codes of forked children that all do the work."""
-    children = [multiprocessing.get_context("fork").Process(target=work) for _ in range(count)]
+    children = [multiprocessing.get_context("fork").Process(target=_only, args=(work,)) for _ in range(count)]
     for child in children:
         child.start()
     for child in children:
         child.join(60)
+        if child.exitcode is None:
+            child.kill()
     return [child.exitcode for child in children]
+
+
+def _only(work: Callable[[], object]) -> None:
+    """Does the work and ends at once: what other tests left in the parent must not be torn down in a child too."""
+    gc.disable()
+    try:
+        work()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
 
 
 def test_runs_from_dagster_yaml(database_url: str, tmp_path: Path) -> None:
