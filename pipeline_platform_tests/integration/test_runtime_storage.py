@@ -2,15 +2,12 @@
 
 # No postponed annotations here: Dagster reads them at run time.
 
-import gc
-import multiprocessing
-import os
+import subprocess
+import sys
 import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,27 +65,11 @@ def show(pool: Pool, setting: str) -> Any:
         return connection.execute(sa.text(f"show {setting}")).scalar()
 
 
-def in_children(count: int, work: Callable[[], object]) -> list[int | None]:
-    """Exit codes of forked children that all do the work."""
-    children = [multiprocessing.get_context("fork").Process(target=_only, args=(work,)) for _ in range(count)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(60)
-        if child.exitcode is None:
-            child.kill()
-    return [child.exitcode for child in children]
-
-
-def _only(work: Callable[[], object]) -> None:
-    """Does the work and ends at once: what other tests left in the parent must not be torn down in a child too."""
-    gc.disable()
-    try:
-        work()
-    except BaseException:  # noqa: BLE001  whatever it is, the exit code tells
-        traceback.print_exc()
-        os._exit(1)
-    os._exit(0)
+def in_a_program_that_forks(what: str, url: str) -> None:
+    """Forking pytest's own process would take along what other tests left in it."""
+    command = [sys.executable, "-m", "pipeline_platform_tests.integration.forking", what, url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_runs_from_dagster_yaml(database_url: str, tmp_path: Path) -> None:
@@ -106,8 +87,8 @@ def test_runs_from_dagster_yaml(database_url: str, tmp_path: Path) -> None:
     assert backends(database_url) == set()
 
 
-def test_makes_the_tables_once_when_many_start_together(pool: Pool, database_url: str) -> None:
-    assert in_children(6, partial(PooledPostgresStorage, pool)) == [0] * 6
+def test_makes_the_tables_once_when_many_start_together(database_url: str) -> None:
+    in_a_program_that_forks("tables", database_url)
     with psycopg.connect(database_url) as connection:
         assert connection.execute("select count(*) from alembic_version").fetchone() == (1,)
         indexes = connection.execute("select count(*), count(distinct name) from secondary_indexes").fetchone()
@@ -135,20 +116,8 @@ def test_many_threads_share_a_bounded_pool(storage: PooledPostgresStorage, pool:
     assert len(backends(database_url)) <= pool.size
 
 
-def test_a_forked_child_opens_its_own_and_leaves_the_parents_alone(
-    storage: PooledPostgresStorage, pool: Pool, database_url: str
-) -> None:
-    storage.run_storage.get_runs_count()
-    before = backends(database_url)
-
-    def child() -> None:
-        storage.run_storage.get_runs_count()
-        with engine_of(pool).connect() as connection:
-            assert connection.execute(sa.text("select pg_backend_pid()")).scalar() not in before
-
-    assert in_children(2, child) == [0, 0]
-    assert storage.run_storage.get_runs_count() == 0
-    assert backends(database_url) == before
+def test_a_forked_child_opens_its_own_and_leaves_the_parents_alone(database_url: str) -> None:
+    in_a_program_that_forks("sockets", database_url)
 
 
 def test_a_closed_connection_is_never_used(storage: PooledPostgresStorage, database_url: str) -> None:
