@@ -57,13 +57,8 @@ def up(
             log.emit("up", f"{name} was left from an `up` that was killed; ended it")
         stack = Stack(settings, folder, log.emit)
         began = time.monotonic()
-        plan = [
-            *stack.plan(demo=False),
-            Step("ready", lambda: _show(stack.connections, folder, time.monotonic() - began, demo=demo)),
-        ]
-        if demo:
-            plan.append(stack.plan(demo=True)[-1])
-        Supervisor(plan, log.emit, folder).run()
+        ready = Step("ready", lambda: _show(stack.connections, folder, time.monotonic() - began, demo=demo))
+        Supervisor(stack.plan(ready, demo=demo), log.emit, folder).run()
 
 
 class _Log:

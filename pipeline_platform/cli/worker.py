@@ -10,10 +10,8 @@ from typing import Annotated
 import typer
 
 from pipeline_platform.cli.options import StateDir, connections
-from pipeline_platform.local.environment import child_environment, dagster_home
+from pipeline_platform.local.environment import child_environment, dagster_home, worker_arguments
 from pipeline_platform.local.lock import open_state_dir
-
-QUEUES = ("ingest", "etl", "backfill")
 
 
 def register(app: typer.Typer) -> None:
@@ -41,9 +39,7 @@ def worker(
     settings, where = connections(state_dir)
     folder = open_state_dir(settings.state_dir)
     home = dagster_home(folder, settings.dagster_yaml)
-    argv = [sys.executable, "-m", "celery", "--quiet", "-A", "pipeline_platform.orchestration.celery_app", "worker"]
-    argv += ["--pool", "prefork", "--without-gossip", "--without-mingle", "--loglevel", "WARNING"]
-    argv += ["--concurrency", str(workers or settings.workers), "--queues", ",".join(queue or QUEUES)]
-    argv += ["--hostname", f"{name or f'worker-{os.getpid()}'}@{socket.gethostname()}"]
+    unique = f"{name or f'worker-{os.getpid()}'}@{socket.gethostname()}"
+    argv = [sys.executable, "-m", *worker_arguments(workers or settings.workers, unique, queue or ())]
     os.chdir(home)
     os.execvpe(argv[0], argv, child_environment(settings, where, folder))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -40,6 +41,14 @@ def child_environment(settings: Settings, where: Connections, state_dir: Path, *
     if settings.streams_dir:
         mine["PIPELINE_STREAMS_DIR"] = str(settings.streams_dir.resolve())
     return {**os.environ, **mine, **more}
+
+
+def worker_arguments(children: int, name: str, queues: Sequence[str] = ()) -> list[str]:
+    """What follows `python -m` to run a worker. `queues`: the most urgent first; none means all, in the app's order."""
+    arguments = ["celery", "--quiet", "-A", "pipeline_platform.orchestration.celery_app", "worker"]
+    arguments += ["--pool", "prefork", "--without-gossip", "--without-mingle", "--loglevel", "WARNING"]
+    arguments += ["--concurrency", str(children), "--hostname", name]
+    return [*arguments, "--queues", ",".join(queues)] if queues else arguments
 
 
 def dagster_home(state_dir: Path, dagster_yaml: Path | None = None) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline_platform.core.streams import load_specs
 from pipeline_platform.local.connections import Connections
 from pipeline_platform.local.databases import tune_history
-from pipeline_platform.local.environment import child_environment, dagster_home
+from pipeline_platform.local.environment import child_environment, dagster_home, worker_arguments
 from pipeline_platform.local.ports import remembered_port, require_free
 from pipeline_platform.local.probes import appears, daemon_beats, http_ok, listens
 from pipeline_platform.local.processes import Service, Step
@@ -44,8 +44,8 @@ class Stack:
         self._dagster = settings.dagster_url or f"http://{shown}:{settings.dagster_port}"
         self.connections = self._connections("")
 
-    def plan(self, *, demo: bool) -> Sequence[Service | Step]:
-        """Everything in the order it starts."""
+    def plan(self, ready: Step, *, demo: bool) -> Sequence[Service | Step]:
+        """Everything in the order it starts; `ready` comes when all is up, before the demo's load."""
         services: list[Service | Step] = [
             *self._database.before,
             *self._queue.before,
@@ -58,6 +58,7 @@ class Stack:
             self._daemon(),
             self._webserver(),
             Step("history", lambda: tune_history(self._database.dagster_url)),
+            ready,
         ]
         if demo:
             services.append(self._demo())
@@ -130,9 +131,7 @@ class Stack:
 
     def _worker(self) -> Service:
         self._worker_ready.unlink(missing_ok=True)
-        argv = ["celery", "--quiet", "-A", "pipeline_platform.orchestration.celery_app", "worker", "--pool", "prefork"]
-        argv += ["--concurrency", str(self._settings.workers), "--loglevel", "WARNING"]
-        argv += ["--without-gossip", "--without-mingle", "--hostname", "local@%h"]
+        argv = worker_arguments(self._settings.workers, "local@%h")
         # A run in progress may finish before the worker goes; what does not is requested again.
         return self._service("worker", argv, appears(self._worker_ready), stop_timeout=20.0)
 

@@ -19,7 +19,7 @@ from alembic.script import ScriptDirectory
 
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.errors import PermanentError, TransientError
-from pipeline_platform.warehouse.engine import is_transient, warehouse_errors
+from pipeline_platform.warehouse.engine import warehouse_errors
 from pipeline_platform.warehouse.roles import ensure_roles, grant
 from pipeline_platform.warehouse.schema import metadata
 from pipeline_platform.warehouse.stream_changes import apply_changes, plan_changes, refuse_destructive
@@ -150,14 +150,3 @@ def comment_on(connection: sa.Connection, table: sa.Table) -> None:
     for column in table.columns:
         if column.comment and present.get(column.name) != column.comment:
             connection.execute(sa.schema.SetColumnComment(column))
-
-
-__all__ = [
-    "check_migrated",
-    "comment_on",
-    "current_revision",
-    "differences",
-    "head_revision",
-    "is_transient",
-    "migrate",
-]
