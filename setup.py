@@ -55,6 +55,7 @@ setup(
             "mypy>=1.11,<3",
             "playwright>=1.45,<2",
             "psutil>=6,<8",
+            "pyroute2>=0.9,<1; sys_platform == 'linux'",
             "pytest>=8,<10",
             "pytest-timeout>=2.3,<3",
             "ruff>=0.6,<1",

@@ -32,7 +32,9 @@ class Settings(BaseSettings):
     )
     loader_database_url: str | None = Field(None, description="The warehouse as the loader role. Default: the owner.")
     readonly_database_url: str | None = Field(None, description="The warehouse as the read-only role.")
-    dagster_database_url: str | None = Field(None, description="Dagster's own database, on the same or another server.")
+    dagster_database_url: str | None = Field(
+        None, description="Dagster's own database, on the same or another server. The gateway reads metrics from it."
+    )
     redis_url: str | None = Field(
         None,
         validation_alias=AliasChoices("REDIS_URL", "PIPELINE_REDIS_URL", "redis_url"),
@@ -52,10 +54,14 @@ class Settings(BaseSettings):
     worker_ready_file: Path | None = Field(None, description="A file that a worker makes when it takes tasks.")
     worker_max_runs: int = Field(5_000, ge=1, description="A worker's child is replaced after so many runs.")
     worker_max_memory: int = Field(1_500 * 2**20, ge=2**28, description="A worker's child is replaced beyond this.")
+    redeliver_after: float = Field(
+        86_400.0, gt=0, description="A run that its worker did not finish goes to another; longer than any run."
+    )
     daemon_cadence: float = Field(0.05, gt=0, le=5, description="The least seconds between two looks at the sensors.")
     daemon: Literal["fast", "stock"] = Field("fast", description="Our sensor loop, or Dagster's own for comparison.")
     dagster_yaml: Path | None = Field(None, description="Another dagster.yaml than the shipped one.")
-    workers: int = Field(2, ge=1, le=64, description="Celery children that execute runs.")
+    workers: int = Field(2, ge=1, le=64, description="Celery children that execute ingest runs.")
+    etl_workers: int = Field(1, ge=1, le=64, description="Celery children of `up` for all other runs: ETL, backfills.")
 
     batch_max_events: int = Field(1_000_000, ge=1, description="The most events one run loads.")
     batch_max_bytes: int = Field(128 * 2**20, ge=1024, description="The most payload bytes one run loads.")

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import zstandard
 
-from pipeline_platform.cli.event_rows import Row, csv_rows, json_rows, parquet_rows
+from pipeline_platform.cli.event_rows import Row, csv_rows, json_rows
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.errors import PermanentError, SettingError
 
@@ -112,6 +112,9 @@ class OpenedFile:
         try:
             with contextlib.ExitStack() as stack:
                 if self._source.format is Format.PARQUET:
+                    # Not at the top: `up` would hold its 40 MB for as long as it runs.
+                    from pipeline_platform.cli.parquet_rows import parquet_rows
+
                     yield from parquet_rows(stack.enter_context(self._seekable()), name)
                 elif self._source.format is Format.CSV:
                     yield from csv_rows(self._plain(), name, self._spec)

@@ -16,7 +16,7 @@ from pipeline_platform.cli.options import AsJson, StateDir, console, print_json
 from pipeline_platform.cli.outcomes import is_settled, wait_for_receipt
 
 COLOURS = {"loaded": "green", "partial": "yellow", "failed": "red"}
-STAGES = ("received_at", "planned_at", "requested_at", "started_at", "loaded_at")
+STAGES = ("received_at", "planned_at", "requested_at", "started_at", "loaded_at", "visible_at")
 
 
 def register(app: typer.Typer) -> None:
@@ -75,20 +75,18 @@ def _print(document: dict[str, Any]) -> None:
         table.add_row("error", f"[red]{escape(str(error.get('message')))}[/]")
         if error.get("next_attempt_at"):
             table.add_row("next attempt", escape(str(error["next_attempt_at"])))
-    for stage, time, after in _stages(document.get("times") or {}):
-        table.add_row(stage, f"{escape(time)}{after}")
     console.print(table)
+    console.print(_breakdown(document.get("times") or {}))
 
 
-def _stages(times: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Each stage that was reached, when, and how long after the first."""
-    reached = [(stage, str(times[stage])) for stage in STAGES if times.get(stage)]
-    found = []
-    for stage, text in reached:
-        try:
-            seconds = (datetime.fromisoformat(text) - datetime.fromisoformat(reached[0][1])).total_seconds()
-            after = f"  [dim]+{seconds:.2f} s[/]" if stage != reached[0][0] else ""
-        except ValueError:
-            after = ""
-        found.append((stage.removesuffix("_at"), text, after))
-    return found
+def _breakdown(times: dict[str, Any]) -> Table:
+    """Where the time goes: each stage that was reached, when, how long it took, and how long after the receipt."""
+    table = Table("stage", "reached at", box=None)
+    table.add_column("took", justify="right")
+    table.add_column("since receipt", justify="right")
+    reached = [(stage, datetime.fromisoformat(str(times[stage]))) for stage in STAGES if times.get(stage)]
+    for number, (stage, moment) in enumerate(reached):
+        before = reached[number - 1][1] if number else moment
+        took, since = (f"{(moment - other).total_seconds() * 1000:,.0f} ms" for other in (before, reached[0][1]))
+        table.add_row(stage.removesuffix("_at"), moment.isoformat(), *((took, since) if number else ()))
+    return table

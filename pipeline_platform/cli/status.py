@@ -17,6 +17,7 @@ from pipeline_platform.local.lock import holder
 from pipeline_platform.local.state import read_services
 from pipeline_platform.queue.connection import connect as connect_queue
 from pipeline_platform.queue.redis_streams import RedisStreams
+from pipeline_platform.queue.workers import WorkerBoard
 from pipeline_platform.settings import Settings
 from pipeline_platform.warehouse.engine import connect as connect_warehouse
 from pipeline_platform.warehouse.ledger import Ledger
@@ -36,7 +37,7 @@ def status(
         str | None, typer.Option(help="Print one field alone, such as api_key or gateway_url.", show_default=False)
     ] = None,
 ) -> None:
-    """Show where things are, the health of each service, and each stream's backlog and watermark.
+    """Show where things are, the health of each service, the workers, and each stream's backlog and watermark.
 
     Exit code 0 when all services are ready, 3 otherwise.
 
@@ -73,6 +74,7 @@ def _report(settings: Settings, where: Connections) -> dict[str, Any]:
         "healthy": ready and all(service["state"] == "ready" for service in services),
         "gateway_ready": ready,
         "services": services,
+        "workers": _workers(where),
         "streams": _streams(settings, where),
     }
 
@@ -86,6 +88,17 @@ def _gateway_ready(where: Connections) -> bool:
         return requests.get(f"{where.gateway_url}/readyz", timeout=5).status_code == 200
     except requests.RequestException:
         return False
+
+
+def _workers(where: Connections) -> dict[str, Any]:
+    """The workers on all machines."""
+    client = connect_queue(where.redis_url, timeout=5.0)
+    try:
+        return asdict(WorkerBoard(client).read())
+    except PlatformError as error:
+        return {"error": str(error)}
+    finally:
+        client.close()
 
 
 def _streams(settings: Settings, where: Connections) -> list[dict[str, Any]]:
@@ -131,6 +144,10 @@ def _print(report: dict[str, Any]) -> None:
             service["name"], str(service["pid"] or "-"), f"[{colour}]{service['state']}[/]", str(service["restarts"])
         )
     console.print(services)
+    workers = report["workers"]
+    if "error" not in workers:
+        slots = f"{workers['slots_busy']} of {workers['slots']} processes execute a run"
+        console.print(f"{workers['alive']} workers live, on all machines; {slots}")
     columns = {
         "name": "stream",
         "accepted": "accepted",

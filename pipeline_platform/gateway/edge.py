@@ -15,7 +15,9 @@ from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.gateway.addresses import ClientAddresses
 from pipeline_platform.gateway.credentials import REFRESH_SECONDS as KEYS_SECONDS
 from pipeline_platform.gateway.credentials import KeyCache
+from pipeline_platform.gateway.dagster_gauges import DagsterGauges
 from pipeline_platform.gateway.flusher import Flusher
+from pipeline_platform.gateway.gauges import GaugeReader, Gauges
 from pipeline_platform.gateway.ledger_gauges import LedgerGauges
 from pipeline_platform.gateway.metrics import Metrics
 from pipeline_platform.gateway.ndjson import Bounds
@@ -26,10 +28,12 @@ from pipeline_platform.gateway.problems import ProblemError, shown
 from pipeline_platform.gateway.rates import RateLimiter
 from pipeline_platform.gateway.receipts import ReceiptBook
 from pipeline_platform.gateway.stats_board import StatsBoard
+from pipeline_platform.gateway.worker_gauges import WorkerGauges
 from pipeline_platform.queue.connection import connect as connect_queue
 from pipeline_platform.queue.keys import KeyStore
 from pipeline_platform.queue.limits import Limit, TokenBuckets
 from pipeline_platform.queue.redis_streams import RedisStreams
+from pipeline_platform.queue.workers import WorkerBoard
 from pipeline_platform.settings import Settings, require
 from pipeline_platform.warehouse.engine import connect as connect_warehouse
 
@@ -56,7 +60,7 @@ class Edge:
     outcomes: OutcomePoller
     stats: StatsBoard
     metrics: Metrics
-    ledger_gauges: LedgerGauges
+    gauges: GaugeReader
     threads: ThreadPoolExecutor
     parsers: ThreadPoolExecutor
 
@@ -86,6 +90,7 @@ class Edge:
             await self.outcomes.close()
             for pool in (self.threads, self.parsers):
                 pool.shutdown(wait=True, cancel_futures=True)
+            self.gauges.close()
             self.engine.dispose()
 
     async def _measure(self) -> None:
@@ -107,6 +112,9 @@ def make_edge(settings: Settings, specs: Mapping[str, StreamSpec]) -> Edge:
     engine = connect_warehouse(database_url, pool_size=8, application="pipeline-gateway")
     threads = ThreadPoolExecutor(8, "side")
     metrics = Metrics()
+    sources: list[Gauges] = [LedgerGauges(engine, metrics, specs), WorkerGauges(WorkerBoard(side), metrics)]
+    if settings.dagster_database_url:
+        sources.append(DagsterGauges(settings.dagster_database_url, metrics))
     buckets = TokenBuckets(side)
     receipts = ReceiptBook(side_queue, engine, settings.dagster_link)
     pressure = Pressure(
@@ -133,7 +141,7 @@ def make_edge(settings: Settings, specs: Mapping[str, StreamSpec]) -> Edge:
         outcomes=OutcomePoller(receipts, threads),
         stats=StatsBoard(engine, pressure),
         metrics=metrics,
-        ledger_gauges=LedgerGauges(engine, metrics, specs),
+        gauges=GaugeReader(sources),
         threads=threads,
         parsers=ThreadPoolExecutor(2, "parse"),
     )

@@ -60,5 +60,5 @@ def _warehouse(edge: Edge) -> list[str]:
 @router.get("/metrics", summary="Prometheus metrics (no key needed)", response_class=Response)
 def metrics(edge: EdgeOf) -> Response:
     """The names are in `gateway/metrics.py`."""
-    edge.ledger_gauges.refresh()
+    edge.gauges.refresh()
     return Response(generate_latest(edge.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -73,13 +73,67 @@ class Metrics:
         )
         self.stages = Gauge(
             "pipeline_run_stage_seconds",
-            "Average time of a stage, last minute: plan_to_request, request_to_start, start_to_load.",
+            "Average time of a stage, last minute: receive_to_plan (of a batch's last request), plan_to_request, "
+            "request_to_start, start_to_load, load_to_visible (only where commit timestamps are tracked).",
             ("stream", "stage"),
             registry=registry,
         )
         self.unsettled = Gauge(
             "pipeline_unsettled_batches", "Batches that are planned or failed.", ("stream", "state"), registry=registry
         )
+
+        self.workers_alive = Gauge(
+            "pipeline_workers_alive", "Workers that signed in within the last seconds.", registry=registry
+        )
+        self.workers_busy = Gauge(
+            "pipeline_workers_busy", "Workers that execute a run at the moment.", registry=registry
+        )
+        self.worker_slots = Gauge(
+            "pipeline_worker_slots", "Processes of the living workers; each executes one run.", registry=registry
+        )
+        self.worker_slots_busy = Gauge(
+            "pipeline_worker_slots_busy", "Those that execute a run at the moment.", registry=registry
+        )
+
+        # Only on the page when the gateway knows Dagster's database; see `register_dagster`.
+        self.dagster_up = Gauge("pipeline_dagster_up", "1 when Dagster's database answered this scrape.", registry=None)
+        self.daemon_heartbeat = Gauge(
+            "pipeline_daemon_heartbeat_timestamp_seconds",
+            "When each of Dagster's daemons last beat, epoch seconds.",
+            ("daemon",),
+            registry=None,
+        )
+        self.tick_average = Gauge(
+            "pipeline_tick_average_seconds",
+            "Average time of a sensor's ticks that ended in the last minute. An ingest sensor waits for data inside "
+            "its tick, which counts: what data waits for is the stage receive_to_plan.",
+            ("sensor",),
+            registry=None,
+        )
+        self.tick_longest = Gauge(
+            "pipeline_tick_max_seconds", "The longest of these ticks.", ("sensor",), registry=None
+        )
+        self.ticks = Gauge(
+            "pipeline_ticks_per_second",
+            "Ticks that ended in the last minute: success (requested runs), skipped, failure.",
+            ("sensor", "status"),
+            registry=None,
+        )
+        self.event_log_bytes = Gauge(
+            "pipeline_event_log_bytes", "Size of Dagster's event log on disk, with its indexes.", registry=None
+        )
+
+    def register_dagster(self) -> None:
+        """Puts the gauges of Dagster's database on the page."""
+        for gauge in (
+            self.dagster_up,
+            self.daemon_heartbeat,
+            self.tick_average,
+            self.tick_longest,
+            self.ticks,
+            self.event_log_bytes,
+        ):
+            self.registry.register(gauge)
 
     def appended(self, items: int, took: float) -> None:
         """Notes one shared append of `items` requests that took `took` seconds."""

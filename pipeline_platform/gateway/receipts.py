@@ -55,6 +55,9 @@ class Times(BaseModel):
     requested_at: datetime | None = None
     started_at: datetime | None = None
     loaded_at: datetime | None = None
+    visible_at: datetime | None = Field(
+        default=None, description="When the load's commit was made; null where PostgreSQL does not keep that."
+    )
 
 
 class FailureDocument(BaseModel):
@@ -125,6 +128,7 @@ class ReceiptBook:
                 requested_at=row.requested_at,
                 started_at=row.started_at,
                 loaded_at=row.loaded_at,
+                visible_at=row.visible_at,
             )
             if row.state in ("failed", "dead"):
                 error = FailureDocument(

@@ -15,6 +15,8 @@ from pipeline_platform.local.connections import Connections
 from pipeline_platform.settings import Settings
 
 DAGSTER_FILES = ("dagster.yaml", "workspace.yaml")
+# The queues of `up`'s two workers, the most urgent first in each.
+INGEST_QUEUES, OTHER_QUEUES = ("ingest",), ("etl", "backfill")
 
 
 def child_environment(settings: Settings, where: Connections, state_dir: Path, **more: str) -> dict[str, str]:
@@ -32,6 +34,7 @@ def child_environment(settings: Settings, where: Connections, state_dir: Path, *
         "PIPELINE_HOST": settings.host,
         "PIPELINE_PORT": str(settings.port),
         "PIPELINE_DAGSTER_URL": where.dagster_url,
+        "PIPELINE_DAGSTER_DATABASE_URL": where.dagster_database_url,
         "DAGSTER_HOME": str(state_dir / "dagster"),
         "DAGSTER_POSTGRES_URL": storage.render_as_string(hide_password=False),
         "DAGSTER_DISABLE_TELEMETRY": "1",

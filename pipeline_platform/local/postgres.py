@@ -33,6 +33,7 @@ SETTINGS = {
     "synchronous_commit": "on",
     "full_page_writes": "on",
     "autovacuum": "on",
+    "track_commit_timestamp": "on",  # when a batch became visible, without writing it
     "jit": "off",  # short queries: compiling them costs more than it saves
     "timezone": "UTC",
     "log_timezone": "UTC",

@@ -9,7 +9,13 @@ from pathlib import Path
 from pipeline_platform.core.streams import load_specs
 from pipeline_platform.local.connections import Connections
 from pipeline_platform.local.databases import tune_history
-from pipeline_platform.local.environment import child_environment, dagster_home, worker_arguments
+from pipeline_platform.local.environment import (
+    INGEST_QUEUES,
+    OTHER_QUEUES,
+    child_environment,
+    dagster_home,
+    worker_arguments,
+)
 from pipeline_platform.local.ports import remembered_port, require_free
 from pipeline_platform.local.probes import appears, daemon_beats, http_ok, listens
 from pipeline_platform.local.processes import Service, Step
@@ -37,7 +43,6 @@ class Stack:
         if settings.code_server_port:
             require_free("127.0.0.1", settings.code_server_port, "PIPELINE_CODE_SERVER_PORT")
         self._code_port = settings.code_server_port or remembered_port(state_dir / "ports" / "code-server")
-        self._worker_ready = state_dir / "run" / "worker-ready"
         self._home = dagster_home(state_dir, settings.dagster_yaml)
         shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
         self._base = f"http://{shown}:{settings.port}"
@@ -54,7 +59,7 @@ class Stack:
             Step("api key", self._key),
             self._gateway(),
             self._code_server(),
-            self._worker(),
+            *self._workers(),
             self._daemon(),
             self._webserver(),
             Step("history", lambda: tune_history(self._database.dagster_url)),
@@ -82,7 +87,6 @@ class Stack:
             self.connections,
             self._state_dir,
             PIPELINE_CODE_SERVER_PORT=str(self._code_port),
-            PIPELINE_WORKER_READY_FILE=str(self._worker_ready),
         )
 
     def _migrate(self) -> None:
@@ -108,15 +112,17 @@ class Stack:
         self.connections = self._connections(token)
         self.connections.save(self._state_dir)
 
-    def _service(self, name: str, argv: Sequence[str], ready: Callable[[], bool], **options: float) -> Service:
+    def _service(
+        self, name: str, argv: Sequence[str], ready: Callable[[], bool], *, stop_timeout: float = 10.0, **env: str
+    ) -> Service:
         return Service(
             name,
             [sys.executable, "-m", *argv],
             ready,
-            env=self._environment() | {"PGAPPNAME": f"pipeline {name}"},
+            env=self._environment() | {"PGAPPNAME": f"pipeline {name}"} | env,
             cwd=self._home,
-            start_timeout=options.get("start_timeout", 120.0),
-            stop_timeout=options.get("stop_timeout", 10.0),
+            start_timeout=120.0,
+            stop_timeout=stop_timeout,
         )
 
     def _gateway(self) -> Service:
@@ -124,16 +130,30 @@ class Stack:
         return self._service("gateway", argv, http_ok(f"{self._base}/healthz"), stop_timeout=15.0)
 
     def _code_server(self) -> Service:
-        argv = ["dagster", "api", "grpc", "--module-name", "pipeline_platform.orchestration.definitions"]
+        argv = ["pipeline_platform.orchestration.runtime.code_server"]
+        argv += ["--module-name", "pipeline_platform.orchestration.definitions"]
         argv += ["--host", "127.0.0.1", "--port", str(self._code_port), "--log-level", "warning"]
         argv += ["--location-name", "pipeline_platform", "--max-workers", str(16 + 2 * len(self._specs))]
         return self._service("code", argv, listens("127.0.0.1", self._code_port))
 
-    def _worker(self) -> Service:
-        self._worker_ready.unlink(missing_ok=True)
-        argv = worker_arguments(self._settings.workers, "local@%h")
+    def _workers(self) -> tuple[Service, Service]:
+        """Two, so that no ingest run ever waits for one of another kind; see docs/decisions/0017."""
+        return (
+            self._worker("worker", self._settings.workers, INGEST_QUEUES),
+            self._worker("etl", self._settings.etl_workers, OTHER_QUEUES),
+        )
+
+    def _worker(self, name: str, children: int, queues: Sequence[str]) -> Service:
+        ready = self._state_dir / "run" / f"{name}-ready"
+        ready.unlink(missing_ok=True)
         # A run in progress may finish before the worker goes; what does not is requested again.
-        return self._service("worker", argv, appears(self._worker_ready), stop_timeout=20.0)
+        return self._service(
+            name,
+            worker_arguments(children, f"{name}@%h", queues),
+            appears(ready),
+            stop_timeout=20.0,
+            PIPELINE_WORKER_READY_FILE=str(ready),
+        )
 
     def _daemon(self) -> Service:
         workspace = str(self._home / "workspace.yaml")

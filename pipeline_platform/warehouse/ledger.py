@@ -17,6 +17,9 @@ from pipeline_platform.core.entries import ZERO, EntryId
 from pipeline_platform.warehouse.engine import warehouse_errors
 from pipeline_platform.warehouse.schema import UNSETTLED, assets
 from pipeline_platform.warehouse.text import storable
+from pipeline_platform.warehouse.visible import VISIBLE_AT
+
+_WITH_VISIBLE = (assets, sa.literal_column(VISIBLE_AT, sa.DateTime(timezone=True)).label("visible_at"))
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class LedgerRow:
     started_at: datetime | None
     not_before: datetime | None
     loaded_at: datetime | None
+    visible_at: datetime | None = None  # from `get` and `holding`, where the server keeps it
 
     @property
     def settled(self) -> bool:
@@ -124,13 +128,13 @@ class Ledger:
     def get(self, batch_id: int) -> LedgerRow | None:
         """The batch with this number."""
         with warehouse_errors(), self._engine.connect() as connection:
-            row = connection.execute(sa.select(assets).where(assets.c.id == batch_id)).one_or_none()
+            row = connection.execute(sa.select(*_WITH_VISIBLE).where(assets.c.id == batch_id)).one_or_none()
         return _row(row) if row is not None else None
 
     def holding(self, stream: str, entry: EntryId) -> LedgerRow | None:
         """The batch whose range holds the entry."""
         query = (
-            sa.select(assets)
+            sa.select(*_WITH_VISIBLE)
             .where(
                 assets.c.stream == stream,
                 sa.tuple_(assets.c.first_ms, assets.c.first_seq) <= sa.tuple_(entry.ms, entry.seq),
@@ -250,4 +254,5 @@ def _row(row: Any) -> LedgerRow:
         started_at=row.started_at,
         not_before=row.not_before,
         loaded_at=row.loaded_at,
+        visible_at=getattr(row, "visible_at", None),
     )

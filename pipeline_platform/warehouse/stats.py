@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from pipeline_platform.warehouse.engine import warehouse_errors
+from pipeline_platform.warehouse.visible import VISIBLE_AT
 
 LATENCY_BATCHES = 50
 _RECENT = "10 minutes"
@@ -26,14 +27,16 @@ _RATES = sa.text(
     """
 )
 _STAGES = sa.text(
-    """
+    f"""
     select stream,
         count(*) filter (where state = 'loaded' and loaded_at > now() - interval '1 minute') as runs,
         count(*) filter (where state = 'planned') as planned,
         count(*) filter (where state = 'failed') as failed,
+        avg(extract(epoch from planned_at) - last_ms / 1000.0) as receive_to_plan,
         avg(extract(epoch from requested_at - planned_at)) filter (where attempt = 1) as plan_to_request,
         avg(extract(epoch from started_at - requested_at)) as request_to_start,
-        avg(extract(epoch from loaded_at - started_at)) as start_to_load
+        avg(extract(epoch from loaded_at - started_at)) as start_to_load,
+        avg(extract(epoch from {VISIBLE_AT} - loaded_at)) as load_to_visible
     from assets
     where stream is not null and planned_at > now() - interval '1 hour'
         and (state in ('planned', 'failed') or loaded_at > now() - interval '1 minute')
@@ -102,7 +105,7 @@ def minute_rates(engine: sa.Engine) -> dict[str, Rates]:
 
 def minute_stages(engine: sa.Engine) -> dict[str, Stages]:
     """The runs of each stream that planned anything within the last hour."""
-    names = ("plan_to_request", "request_to_start", "start_to_load")
+    names = ("receive_to_plan", "plan_to_request", "request_to_start", "start_to_load", "load_to_visible")
     with warehouse_errors(), engine.connect() as connection:
         rows: list[Any] = list(connection.execute(_STAGES))
     return {

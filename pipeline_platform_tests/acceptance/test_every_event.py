@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -88,7 +89,7 @@ def test_status_names_what_others_rely_on(up: Up) -> None:
         assert status[name], name
     assert status["healthy"] is True, status
     assert {"name", "pid", "state", "restarts"} <= set(status["services"][0])
-    assert {"postgres", "valkey", "gateway", "code", "worker", "daemon", "dagster"} == {
+    assert {"postgres", "valkey", "gateway", "code", "worker", "etl", "daemon", "dagster"} == {
         service["name"] for service in status["services"]
     }
     assert {stream["name"] for stream in status["streams"]} == {"orders", "telemetry"}
@@ -110,6 +111,18 @@ def test_the_metrics_tell_of_runs_and_their_stages(up: Up) -> None:
         return float(lines['pipeline_runs_per_second{stream="telemetry"}']) > 0 and float(stage) > 0
 
     wait_for("the run is in the metrics", runs, 30)
+    assert requests.get(url, headers=headers, timeout=10).json()["times"]["visible_at"]
+    text = requests.get(f"{where['gateway_url']}/metrics", timeout=10).text
+    lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert float(lines["pipeline_dagster_up"]) == 1
+    assert float(lines["pipeline_workers_alive"]) == len(
+        [service for service in where["services"] if service["name"] in ("worker", "etl")]
+    )
+    assert float(lines["pipeline_worker_slots"]) >= 2
+    assert float(lines['pipeline_tick_average_seconds{sensor="ingest_telemetry_sensor"}']) > 0
+    assert time.time() - float(lines['pipeline_daemon_heartbeat_timestamp_seconds{daemon="SENSOR"}']) < 60
+    assert float(lines["pipeline_event_log_bytes"]) > 0
+    assert float(lines['pipeline_run_stage_seconds{stage="load_to_visible",stream="telemetry"}']) >= 0
 
 
 def test_dagsters_history_is_vacuumed_early(up: Up) -> None:

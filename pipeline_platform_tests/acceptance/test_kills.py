@@ -54,7 +54,7 @@ def _kill(up: Up, victim: str) -> None:
 def test_nothing_is_lost_or_doubled_when_each_part_is_killed_once(stack: Up) -> None:
     where = stack.status()
     rng = random.Random(SEED)
-    victims = ["run", "daemon", "gateway", "valkey", "worker", "postgres", "code", "dagster"] * ROUNDS
+    victims = ["run", "daemon", "gateway", "valkey", "worker", "postgres", "code", "dagster", "etl"] * ROUNDS
     print(f"seed {SEED}, victims {victims}")
     with Load(Producer(where["gateway_url"], where["api_key"], rng)) as load:
         time.sleep(3)

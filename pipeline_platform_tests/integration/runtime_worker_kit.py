@@ -16,6 +16,8 @@ import yaml
 from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
 
 from pipeline_platform.orchestration.runtime.worker import ARGUMENTS, build_worker_app
+from pipeline_platform.queue.connection import connect
+from pipeline_platform.queue.workers import WorkerBoard
 
 MODULE = "pipeline_platform_tests.integration.runtime_worker_kit"
 ORDER = {"queue_order_strategy": "priority"}
@@ -81,6 +83,7 @@ if "KIT_BROKER" in os.environ:
         locations=[f"{MODULE}:location"],
         max_tasks_per_child=int(os.environ.get("KIT_TASKS", "0")) or None,
         ready_file=Path(os.environ["KIT_READY"]),
+        beat=WorkerBoard(connect(os.environ["KIT_BROKER"], timeout=0.5)).beat,
         settings={"broker_transport_options": {"visibility_timeout": visibility, **every_second, **ORDER}},
     )
 

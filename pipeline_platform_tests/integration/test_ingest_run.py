@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import dagster as dg
@@ -125,6 +127,11 @@ def test_the_run_materializes_both_assets_with_what_it_did(stack: Stack) -> None
     assert (told["read"], told["negative"], told["rejected"], told["batch"]) == (4, 1, 1, 1)
     assert told["first receipt"] == told["last receipt"] == f"telemetry.{stack.row().first_id}"
     assert told["fresh"] is True
+    stages = dict(re.findall(r"^\| (.+) \| (-?\d+) \|$", str(told["where the time goes"]), re.MULTILINE))
+    names = ["received", "planned", "requested", "started", "loaded", "visible"]
+    assert list(stages) == [*map(" -> ".join, pairwise(names)), "all"]
+    whole = int(stages.pop("all"))
+    assert sum(map(int, stages.values())) == pytest.approx(whole, abs=3)
     assert events[minutes_key(STREAM)]["dagster/row_count"].value == 1
 
 

@@ -21,6 +21,8 @@ from dagster._daemon.controller import get_daemon_statuses
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from pipeline_platform.gateway.dagster_gauges import DagsterGauges
+from pipeline_platform.gateway.metrics import Metrics
 from pipeline_platform.local.ports import free_port
 from pipeline_platform.local.postgres import PostgresServer
 from pipeline_platform.local.probes import listens
@@ -161,6 +163,28 @@ def test_heartbeats_are_healthy(busy: Home) -> None:
         statuses = get_daemon_statuses(instance, kinds)
     assert {"SENSOR", "SCHEDULER", "BACKFILL", "ASSET"} <= set(kinds)
     assert [kind for kind, status in statuses.items() if not status.healthy] == []
+
+
+def test_metrics_tell_of_its_ticks_and_heartbeats(busy: Home) -> None:
+    """Of the sensors in `ticking.py` one waits half a second in each tick, one sleeps for three."""
+    metrics = Metrics()
+    gauges = DagsterGauges(busy.database_url, metrics)
+    gauges.refresh()
+    gauges.close()
+
+    def value(name: str, **labels: str) -> float:
+        return metrics.registry.get_sample_value(f"pipeline_{name}", labels) or 0.0
+
+    assert 0 < value("tick_average_seconds", sensor="fast") < 0.5
+    assert 0.5 < value("tick_average_seconds", sensor="waiting") < 1
+    assert 3 < value("tick_average_seconds", sensor="slow") <= value("tick_max_seconds", sensor="slow") < 5
+    noted = len(busy.times("fast", time.time() - 60)) / 60
+    assert value("ticks_per_second", sensor="fast", status="skipped") == pytest.approx(noted, rel=0.3)
+    assert not value("tick_average_seconds", sensor="minutely")  # a schedule
+    for daemon in ("SENSOR", "SCHEDULER", "BACKFILL", "ASSET"):
+        assert time.time() - 60 < value("daemon_heartbeat_timestamp_seconds", daemon=daemon) <= time.time()
+    assert value("event_log_bytes") > 0
+    assert value("dagster_up") == 1
 
 
 def test_a_schedule_fires_on_its_minute(busy: Home) -> None:

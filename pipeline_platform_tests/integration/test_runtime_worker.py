@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from dagster._core.definitions.reconstruct import ReconstructableJob, Reconstruc
 from pipeline_platform.orchestration.runtime.warm_child import WarmChild
 from pipeline_platform.orchestration.runtime.warm_jobs import WarmJob
 from pipeline_platform.orchestration.runtime.worker import build_worker_app, preload_parent
+from pipeline_platform.queue.connection import connect
+from pipeline_platform.queue.workers import WorkerBoard, Workers
 from pipeline_platform_tests.integration import runtime_worker_kit as kit
 from pipeline_platform_tests.integration.runtime_worker_kit import Worker, status, submit, wait_until
 
@@ -66,6 +69,60 @@ def test_definitions_are_loaded_once_in_the_parent_and_a_new_child_is_born_warm(
         assert max(took[1:]) < 2.0, took  # a load alone takes longer, and so does waiting for Celery to look
     finally:
         worker.stop()
+
+
+def test_a_recycled_childs_replacement_is_there_at_once_and_warm(
+    instance: dg.DagsterInstance, folder: Path, redis_url: str
+) -> None:
+    """Given a child for every run, if a run is submitted as the last child leaves, I expect no start-up cost."""
+    worker = Worker(folder, redis_url, children=1, KIT_TASKS="1", KIT_LOAD_SECONDS="2")
+    gaps, delays = [], []
+    try:
+        for _ in range(5):
+            submit(instance, kit.five)
+            gaps.append(_gap(worker))
+            wait_until("the next one waits", lambda: _idle(worker))
+        for _ in range(3):
+            submit(instance, kit.five)
+            _gone(worker)
+            left = time.monotonic()
+            again = submit(instance, kit.five)
+            wait_until("the next run succeeds", lambda run=again: succeeded(instance, run))  # type: ignore[misc]
+            delays.append(time.monotonic() - left)
+            wait_until("the next one waits", lambda: _idle(worker))
+        print("exit -> next child:", [round(gap, 3) for gap in gaps])
+        print("exit -> a run submitted then has succeeded:", [round(delay, 3) for delay in delays])
+        assert worker.loads.read_text() == f"{worker.process.pid} 1\n"  # by the parent, before any child
+        assert sorted(gaps)[2] < 0.5, gaps
+        assert max(delays) < 2.0, delays  # a load alone takes longer
+    finally:
+        worker.stop()
+
+
+def _gone(worker: Worker) -> None:
+    """Returns when the worker's child has left; a process that has ended but is not yet waited for has left too."""
+    (child,) = worker.children()
+    stat = Path(f"/proc/{child}/stat")
+    with suppress(OSError):
+        while stat.read_text().rpartition(")")[2].split()[0] != "Z":
+            time.sleep(0.002)
+
+
+def _gap(worker: Worker) -> float:
+    """The seconds between a child's end and the next one's start."""
+    before = worker.children()
+    _gone(worker)
+    left = time.monotonic()
+    while worker.children() in ([], before):
+        time.sleep(0.002)
+    return time.monotonic() - left
+
+
+def _idle(worker: Worker) -> bool:
+    """Whether the children that are there have been there for a moment."""
+    before = worker.children()
+    time.sleep(0.5)
+    return worker.children() == before
 
 
 def test_a_waiting_run_of_the_first_queue_goes_first(
@@ -220,6 +277,32 @@ def test_preloading_complains_about_threads(caplog: pytest.LogCaptureFixture) ->
     stop.set()
     thread.join()
     assert "a-thread" in caplog.text
+
+
+def test_workers_sign_in_with_what_they_do_and_the_dead_and_the_hanging_are_forgotten(
+    instance: dg.DagsterInstance, folder: Path, redis_url: str, tmp_path: Path
+) -> None:
+    """Given two workers, if a run is executed, I expect it counted; if one is killed and one stopped, none alive."""
+    note = tmp_path / "note"
+    workers = [Worker(folder, redis_url, name="one", children=1), Worker(folder, redis_url, name="two", children=2)]
+    try:
+        with connect(redis_url) as client:
+            board = WorkerBoard(client)
+            assert board.read() == Workers(2, 0, 3, 0)
+            config = {"ops": {"rest": {"config": {"seconds": 6.0, "note": str(note)}}}}
+            run = submit(instance, kit.sleeper, config)
+            wait_until("the run is counted", lambda: board.read() == Workers(2, 1, 3, 1), 15)
+            wait_until("the run succeeds", lambda: succeeded(instance, run))
+            wait_until("nobody is busy", lambda: board.read() == Workers(2, 0, 3, 0), 5)
+            workers[0].kill()
+            wait_until("the killed one is forgotten", lambda: board.read() == Workers(1, 0, 2, 0), 12)
+            workers[1].process.send_signal(signal.SIGSTOP)
+            wait_until("the stopped one is forgotten", lambda: board.read() == Workers(0, 0, 0, 0), 12)
+            workers[1].process.send_signal(signal.SIGCONT)
+            wait_until("it is back", lambda: board.read() == Workers(1, 0, 2, 0), 5)
+    finally:
+        for worker in workers:
+            worker.stop()
 
 
 def test_the_app_has_the_task_names_of_dagster_celery() -> None:

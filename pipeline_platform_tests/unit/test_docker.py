@@ -44,7 +44,7 @@ def test_compose_starts_modules_and_programs_that_exist() -> None:
     ours = {
         name: service for name, service in _compose()["services"].items() if service["image"] == "pipeline-platform"
     }
-    assert {"migrate", "gateway", "code", "worker", "daemon", "dagster"} == set(ours)
+    assert {"migrate", "gateway", "code", "worker", "etl", "daemon", "dagster"} == set(ours)
     for name, service in ours.items():
         for words in _words(service):
             if words[0] == "python":

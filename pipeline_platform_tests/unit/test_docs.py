@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import Counter
+from prometheus_client.metrics import MetricWrapperBase
 from starlette.routing import Route
 
 from pipeline_platform.cli import reference
 from pipeline_platform.core.rejections import Reason
 from pipeline_platform.core.streams import Dimension, Measure, Policies, StreamSpec, load_specs, parse_spec
 from pipeline_platform.gateway.app import build_app
+from pipeline_platform.gateway.metrics import Metrics
 from pipeline_platform.gateway.problems import PROBLEMS
 from pipeline_platform.settings import Settings
 from pipeline_platform.warehouse.schema import STATES, assets, dead_letters
@@ -145,6 +148,23 @@ def test_every_problem_is_described_with_its_status() -> None:
     page = _text("docs/api.md")
     described = dict(re.findall(r"^\| `([a-z-]+)` \| (\d{3}) \|", page, re.MULTILINE))
     assert described == {kind: str(status) for kind, (status, _) in PROBLEMS.items()}
+
+
+def test_every_metric_is_described_with_its_labels() -> None:
+    metrics = Metrics()
+    metrics.register_dagster()
+    there = {
+        each._name + ("_total" if isinstance(each, Counter) else ""): set(each._labelnames)
+        for each in vars(metrics).values()
+        if isinstance(each, MetricWrapperBase)
+    }
+    rows = re.findall(r"^\| (`pipeline_[^|]*)\|([^|]*)\|", _text("docs/operations.md"), re.MULTILINE)
+    described = {name: set(CODE.findall(labels)) for names, labels in rows for name in CODE.findall(names)}
+    assert described == there
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    used = set(re.findall(r"\bpipeline_[a-z]\w+(?=\{| [<>=]=? ?\d|\[)", text))
+    assert used
+    assert used <= set(there)
 
 
 def test_every_reason_is_described() -> None:

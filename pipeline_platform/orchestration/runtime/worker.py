@@ -38,8 +38,10 @@ INTERNALS = (
 # For `celery worker`, beside `--queues` and `--concurrency`.
 ARGUMENTS = ("--pool", "prefork", "--without-gossip", "--without-mingle")
 DAY = 86_400
-REPLACE_INTERVAL = 0.1  # seconds
+REPLACE_INTERVAL, BEAT_INTERVAL = 0.1, 2.0  # seconds
 RUNS_COMMAND, END_COMMAND = "dagster_runs", "dagster_end_task"
+# Tells somebody that a worker lives: its name, the number of its children, and how many of them execute a run.
+Beat = Callable[[str, int, int], object]
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +52,13 @@ def celery_settings(visibility_timeout: float = DAY) -> dict[str, Any]:
         "worker_prefetch_multiplier": 1,
         "task_acks_late": True,
         # In the order they are named, so that a waiting run of the first queue always goes first.
-        "broker_transport_options": {"visibility_timeout": visibility_timeout, "queue_order_strategy": "priority"},
+        "broker_transport_options": {
+            "visibility_timeout": visibility_timeout,
+            # How often deliveries older than that are looked for.
+            "unacked_restore_interval": min(100.0, max(1.0, visibility_timeout / 10)),
+            "unacked_restore_throttle": 1,
+            "queue_order_strategy": "priority",
+        },
         "broker_connection_retry_on_startup": True,
         # A run's outcome is in Dagster; only what Dagster cannot know, a child's death, is kept for the launcher.
         "task_ignore_result": True,
@@ -75,6 +83,7 @@ def build_worker_app(
     max_memory_per_child_kb: int | None = None,
     visibility_timeout: float = DAY,
     ready_file: Path | None = None,
+    beat: Beat | None = None,
     patience: float = 30.0,
     settings: Mapping[str, Any] | None = None,
 ) -> Any:
@@ -83,6 +92,7 @@ def build_worker_app(
     `queues`: what it consumes unless `--queues` says otherwise, the most urgent first; a run's queue is its tag
     `dagster-celery/queue`. `preload`: modules, or functions to call, before the fork; they must open no connection and
     start no thread. `locations`: definitions to load before the fork, as "package.module:attribute".
+    `beat` is called every BEAT_INTERVAL by the loop that takes tasks: it has to be quick; a hanging worker is silent.
     `max_memory_per_child_kb` is of the peak of a child's resident memory, the memory shared with the parent included.
     """
     app = Celery("dagster", broker=broker, backend=backend or broker)
@@ -109,6 +119,8 @@ def build_worker_app(
     def ready(sender: Any, **_: object) -> None:
         if sender.app is app:
             _replace_early(sender)
+            if beat is not None:
+                _beat_regularly(sender, beat)
             if ready_file is not None:
                 ready_file.touch()
 
@@ -136,6 +148,20 @@ def _replace_early(consumer: Any) -> None:
     """Looks for exited children often. Celery does every 5 s, and when a child's pipe closes: often a moment early."""
     if consumer.hub is not None and not hasattr(consumer.pool, "replaces_early"):  # ready again after a reconnection
         consumer.pool.replaces_early = consumer.hub.call_repeatedly(REPLACE_INTERVAL, consumer.pool.maintain_pool)
+
+
+def _beat_regularly(consumer: Any, beat: Beat) -> None:
+    """Beats at once and then by the hub's timer, which a reconnection does not end."""
+
+    def tell() -> None:
+        try:
+            beat(consumer.hostname, consumer.pool.num_processes, len(worker_state.active_requests))
+        except Exception as error:  # noqa: BLE001  it works on without being counted
+            _log.info("The worker could not say that it lives: %s", error)
+
+    if consumer.hub is not None and not hasattr(consumer.pool, "beats"):
+        consumer.pool.beats = consumer.hub.call_repeatedly(BEAT_INTERVAL, tell)
+        tell()
 
 
 def _add_tasks(app: Any, child: WarmChild) -> None:

@@ -13,6 +13,8 @@ import typer
 
 from pipeline_platform.cli.main import app
 from pipeline_platform.core.entries import EntryId
+from pipeline_platform.queue.connection import connect as connect_queue
+from pipeline_platform.queue.workers import WorkerBoard
 from pipeline_platform_tests.integration.test_cli.conftest import Stack
 from pipeline_platform_tests.integration.test_cli.kit import readings, run, write_ndjson
 from pipeline_platform_tests.integration.test_gateway.kit import until
@@ -51,8 +53,23 @@ def test_job_follows_a_request(stack: Stack, tmp_path: Path) -> None:
     assert "partial" in done.out
     assert "6 received, 5 loaded, 0 negative, 1 rejected" in done.out
     assert "http://dagster.test:3000/runs/run-1" in done.out
+    shown = [line.split() for line in done.out.partition("since receipt")[2].strip().splitlines()]
+    assert [words[0] for words in shown] == ["received", "planned", "requested", "started", "loaded", "visible"]
+    took, since = ([int(words[n].replace(",", "")) for words in shown[1:]] for n in (2, 4))
+    assert since == sorted(since)
+    assert sum(took) == pytest.approx(since[-1], abs=3)
     assert "is not a receipt" in run("job", "nonsense", *here).error
     assert "There never was a receipt" in run("job", "telemetry.1-1", *here).error
+
+
+def test_status_counts_the_workers_of_all_machines(stack: Stack) -> None:
+    here = ("--state-dir", stack.folder)
+    with connect_queue(stack.where.redis_url) as client:
+        WorkerBoard(client).beat("worker@one", 2, 0)
+        WorkerBoard(client).beat("worker@two", 4, 3)
+        workers = run("status", *here, "--json").document["workers"]
+        assert workers == {"alive": 2, "busy": 1, "slots": 6, "slots_busy": 3}
+        assert "2 workers live, on all machines; 3 of 6 processes execute a run" in run("status", *here).out
 
 
 def test_keys_are_made_listed_and_revoked(servers: Stack) -> None:
