@@ -59,6 +59,8 @@ bench: $(TESTED) ## Measure everything that the README quotes
 	$(BIN)/python -m benchmarks.latency --rates 100 1000 10000
 	$(BIN)/python -m benchmarks.runtime
 	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.sustained
+	$(BIN)/python -m benchmarks.trivial
 	$(BIN)/python -m benchmarks.runtime_storage
 
 clean: ## Remove what builds leave behind; data in .pipeline stays

@@ -11,13 +11,13 @@ Also measured: what everything costs while nothing happens.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from pathlib import Path
 
 import numpy as np
 import psycopg
 
+from benchmarks.processes import cpu_seconds, family, pss
 from pipeline_platform.queue.connection import connect
 from pipeline_platform.queue.protocol import Appended, NewEntry
 from pipeline_platform.queue.redis_streams import RedisStreams
@@ -77,50 +77,13 @@ def _end_of(dagster_url: str, run_id: str) -> float:
 
 def idle(up: Up, seconds: float) -> tuple[float, float]:
     """The share of one core and the resident megabytes of the whole stack while nothing comes in."""
-    pids = _family(up)
-    before, began = _cpu(pids), time.monotonic()
-    time.sleep(seconds)
-    used = _cpu(pids) - before
-    # Proportional: memory that children share with their parent is counted once.
-    memory = sum(_pss(pid) for pid in pids)
-    return used / (time.monotonic() - began), memory
-
-
-def _family(up: Up) -> list[int]:
     assert up.process is not None
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-            children.setdefault(parent, []).append(int(entry.name))
-    found, todo = [], [up.process.pid]
-    while todo:
-        pid = todo.pop()
-        found.append(pid)
-        todo += children.get(pid, [])
-    return found
-
-
-def _cpu(pids: list[int]) -> float:
-    ticks = 0
-    for pid in pids:
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def _pss(pid: int) -> float:
-    try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except OSError:
-        return 0.0
-    return int(text.split("\nPss:")[1].split()[0]) / 1024
+    pids = family(up.process.pid)
+    before, began = sum(map(cpu_seconds, pids)), time.monotonic()
+    time.sleep(seconds)
+    used = sum(map(cpu_seconds, pids)) - before
+    memory = sum(map(pss, pids))
+    return used / (time.monotonic() - began), memory
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from pipeline_platform.core.events import Float64s
@@ -12,6 +13,8 @@ from pipeline_platform.core.rejections import Int32s
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.core.validation import Columns
 from pipeline_platform.core.windows import MINUTE_US, Int64s, floor_to
+
+CELLS_PER_EVENT = 4  # series times windows up to which all of them are counted, used or not
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +53,11 @@ def aggregate(columns: Columns, width_us: int = MINUTE_US) -> Aggregates:
     Of events with the same time the smallest value is the first and the largest the last.
     """
     window_us = floor_to(columns.ts_us, width_us)
-    codes, keys = pd.factorize(_key(columns.series_code, window_us, width_us, len(columns.series)))
-    groups = len(keys)
-    some_row = np.zeros(groups, np.intp)
-    some_row[codes] = np.arange(len(codes))
+    codes, series_code, window = _groups(columns.series_code, window_us // width_us, len(columns.series))
+    groups = len(window)
     data: dict[str, object] = {
-        "series_code": columns.series_code[some_row],
-        "window_us": window_us[some_row],
+        "series_code": series_code,
+        "window_us": window * width_us,
         "events": np.bincount(codes, minlength=groups),
     }
     for name, values in columns.measures.items():
@@ -65,41 +66,59 @@ def aggregate(columns: Columns, width_us: int = MINUTE_US) -> Aggregates:
             data |= _measure(name, values, columns.ts_us, codes, groups)
         else:
             data |= _measure(name, values[present], columns.ts_us[present], codes[present], groups)
-    frame = pd.DataFrame(data)
-    return Aggregates(frame.sort_values(["series_code", "window_us"], ignore_index=True), width_us)
+    return Aggregates(pd.DataFrame(data), width_us)
 
 
-def _key(series_code: Int32s, window_us: Int64s, width_us: int, series: int) -> Int64s:
-    windows = window_us // width_us
-    return windows * max(series, 1) + series_code
+def _groups(series_code: Int32s, window: Int64s, series: int) -> tuple[npt.NDArray[np.intp], Int32s, Int64s]:
+    """The group of each row, and each group's series and window, in their order."""
+    if not len(window):
+        return np.empty(0, np.intp), series_code, window
+    lowest = int(window.min())
+    span = int(window.max()) - lowest + 1
+    key = series_code * np.int64(span) + (window - lowest)
+    if series * span <= CELLS_PER_EVENT * len(key):  # faster than hashing
+        used = np.flatnonzero(np.bincount(key, minlength=1))
+        number = np.zeros(int(used[-1]) + 1, np.intp)
+        number[used] = np.arange(len(used))
+        codes = number[key]
+    else:
+        codes, used = pd.factorize(key, sort=True)
+    return codes, (used // span).astype(np.int32), used % span + lowest
 
 
-def _measure(name: str, values: np.ndarray, ts_us: Int64s, codes: np.ndarray, groups: int) -> dict[str, object]:
-    every = np.arange(groups)
+def _measure(name: str, values: Float64s, ts_us: Int64s, codes: npt.NDArray[np.intp], groups: int) -> dict[str, object]:
     count = np.bincount(codes, minlength=groups)
+    there = count > 0
     total = _sums(codes, values, groups)
-    mean = np.divide(total, count, out=np.zeros(groups), where=count > 0)
+    mean = np.divide(total, count, out=np.zeros(groups), where=there)
     m2 = _sums(codes, (values - mean[codes]) ** 2, groups)
-    grouped = pd.DataFrame({"v": values, "t": ts_us}).groupby(codes, sort=False)
-    extremes = grouped["v"].agg(["min", "max"]).reindex(every)
-    times = grouped["t"].agg(["min", "max"]).reindex(every, fill_value=0)
-    earliest, latest = times["min"].to_numpy(), times["max"].to_numpy()
+    earliest = np.full(groups, np.iinfo(np.int64).max)
+    latest = np.full(groups, np.iinfo(np.int64).min)
+    np.minimum.at(earliest, codes, ts_us)
+    np.maximum.at(latest, codes, ts_us)
     at_first, at_last = ts_us == earliest[codes], ts_us == latest[codes]
-    first = pd.Series(values[at_first]).groupby(codes[at_first]).min().reindex(every)
-    last = pd.Series(values[at_last]).groupby(codes[at_last]).max().reindex(every)
     return {
         f"{name}_count": count,
         f"{name}_sum": total,
-        f"{name}_min": extremes["min"].to_numpy(),
-        f"{name}_max": extremes["max"].to_numpy(),
+        f"{name}_min": _extremes(np.minimum, np.inf, codes, values, there),
+        f"{name}_max": _extremes(np.maximum, -np.inf, codes, values, there),
         f"{name}_m2": m2,
-        f"{name}_first": first.to_numpy(),
-        f"{name}_first_us": earliest,
-        f"{name}_last": last.to_numpy(),
-        f"{name}_last_us": latest,
+        f"{name}_first": _extremes(np.minimum, np.inf, codes[at_first], values[at_first], there),
+        f"{name}_first_us": np.where(there, earliest, 0),
+        f"{name}_last": _extremes(np.maximum, -np.inf, codes[at_last], values[at_last], there),
+        f"{name}_last_us": np.where(there, latest, 0),
     }
 
 
-def _sums(codes: np.ndarray, values: np.ndarray, groups: int) -> Float64s:
+def _extremes(
+    pick: np.ufunc, start: float, codes: npt.NDArray[np.intp], values: Float64s, there: npt.NDArray[np.bool_]
+) -> Float64s:
+    """The smallest or largest value of each group; NaN where there is none."""
+    found = np.where(there, start, np.nan)
+    pick.at(found, codes, values)
+    return found
+
+
+def _sums(codes: npt.NDArray[np.intp], values: Float64s, groups: int) -> Float64s:
     """The sum of each group; bincount of no values would be integers."""
     return np.bincount(codes, weights=values, minlength=groups).astype(np.float64, copy=False)

@@ -1,17 +1,23 @@
-"""Columns as PostgreSQL's binary COPY rows, without a Python object a row."""
+"""Columns as PostgreSQL's binary COPY rows and as array parameters, without a Python object a value."""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
+from psycopg.abc import Buffer
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
 
 from pipeline_platform.core.validation import Columns
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER = b"\xff\xff"
 CHUNK_ROWS = 1 << 16
+# A NumPy type as PostgreSQL's: the oid of int8, int4 or float8, and how a value of it is sent.
+_ELEMENTS = {"i8": (20, ">i8"), "i4": (23, ">i4"), "f8": (701, ">f8")}
 _PG_EPOCH_US = 946_684_800_000_000  # 2000-01-01, where PostgreSQL's timestamps begin
 
 
@@ -56,3 +62,33 @@ def _without_nulls(rows: npt.NDArray[np.void], measures: int) -> bytes:
         offset = rows.dtype.fields[f"measure_{number}"][1]  # type: ignore[index]
         keep[mask, offset : offset + 8] = False
     return rows.view(np.uint8).reshape(len(rows), -1)[keep].tobytes()
+
+
+class BinaryArray(bytes):
+    """An array parameter as it goes over the wire. The statement has to cast it to its type."""
+
+
+class ArrayDumper(Dumper):
+    """How psycopg sends a BinaryArray; register it with the cursor."""
+
+    format = Format.BINARY
+
+    def dump(self, obj: BinaryArray) -> Buffer | None:
+        """The bytes as they are."""
+        return obj
+
+
+def binary_array(values: npt.NDArray[np.generic]) -> BinaryArray:
+    """A column of int4, int8 or float8 as an array parameter; NaN is NULL."""
+    element, kind = _ELEMENTS[values.dtype.str[1:]]
+    rows = np.empty(len(values), [("length", ">i4"), ("value", kind)])
+    rows["length"] = np.dtype(kind).itemsize
+    rows["value"] = values
+    nulls = np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), bool)
+    keep = np.ones((len(rows), rows.itemsize), bool)
+    if nulls.any():
+        rows["length"][nulls] = -1
+        keep[nulls, 4:] = False
+    # One dimension, whether there are nulls, the elements' type, how many, the first index.
+    head = struct.pack(">5i", 1, bool(nulls.any()), element, len(rows), 1)
+    return BinaryArray(head + rows.view(np.uint8).reshape(keep.shape)[keep].tobytes())

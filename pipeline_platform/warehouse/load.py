@@ -24,7 +24,7 @@ from pipeline_platform.core.transforms import Aggregates
 from pipeline_platform.core.validation import Columns
 from pipeline_platform.core.windows import days_touched, to_datetime
 from pipeline_platform.errors import PermanentError
-from pipeline_platform.warehouse.binary_copy import fact_rows
+from pipeline_platform.warehouse.binary_copy import ArrayDumper, BinaryArray, binary_array, fact_rows
 from pipeline_platform.warehouse.engine import warehouse_errors
 from pipeline_platform.warehouse.merge import merge_statement
 from pipeline_platform.warehouse.partitions import ensure_partitions
@@ -33,7 +33,7 @@ from pipeline_platform.warehouse.series import series_ids
 from pipeline_platform.warehouse.stream_tables import quoted
 from pipeline_platform.warehouse.text import storable
 
-MERGE_CELLS = 250_000  # values in one merge statement; each is a Python object for a moment
+MERGE_CELLS = 250_000  # values in one merge statement
 
 
 @dataclass(frozen=True)
@@ -143,17 +143,11 @@ def _merge_minutes(
     # Two codes of one series cannot be: its dimensions are unique. So the keys are unique after the renaming too.
     frame = frame.assign(series_id=ids[frame["series_code"].to_numpy()]).sort_values(["series_id", "window_us"])
     statement, columns = merge_statement(spec)
+    cursor.adapters.register_dumper(BinaryArray, ArrayDumper)
     rows = max(1, MERGE_CELLS // len(columns))
     for start in range(0, len(frame), rows):
         part = frame.iloc[start : start + rows]
-        values = [part[name].to_numpy() for name in columns]
-        cursor.execute(statement.encode(), [_pg_list(column) for column in values])
-
-
-def _pg_list(values: npt.NDArray[np.generic]) -> list[object]:
-    """A column as a list for an array parameter, NaN as NULL."""
-    listed: list[object] = values.tolist()
-    return [None if value != value else value for value in listed] if values.dtype.kind == "f" else listed
+        cursor.execute(statement.encode(), [binary_array(part[name].to_numpy()) for name in columns])
 
 
 def _park(cursor: psycopg.Cursor[tuple[object, ...]], spec: StreamSpec, batch: ReadyBatch) -> None:

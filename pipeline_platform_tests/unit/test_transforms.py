@@ -179,6 +179,14 @@ def test_the_spread_of_large_numbers_does_not_cancel_out() -> None:
     assert row["value_m2"] == pytest.approx(2)
 
 
+@given(events)
+def test_counting_groups_and_hashing_them_give_the_same(events: list[Event]) -> None:
+    counted = frame(events)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline_platform.core.transforms.CELLS_PER_EVENT", 0)
+        pd.testing.assert_frame_equal(frame(events), counted, check_exact=True)
+
+
 def test_no_events_give_no_rows_of_the_same_columns() -> None:
     assert len(frame([])) == 0
     assert list(frame([]).columns) == list(frame([Event(0, 0, 1)]).columns)
