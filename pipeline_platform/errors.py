@@ -7,6 +7,9 @@
     |   +-- ConflictError   the same Idempotency-Key came with another body
     |   +-- DestructiveChangeError  a spec change would lose data
     |   +-- MissingEntriesError     planned entries are gone from the queue
+    |   +-- EditError               an edit does not apply to an event
+    |   +-- PoisonError             the data itself cannot be processed
+    |   +-- QueueRefusedError       Redis answers, and refuses for a reason that will not pass
     +-- TransientError      the same call may succeed later
         +-- QueueUnavailableError     Redis is away, loading, or refuses writes
         +-- QueueFullError            Redis is at its memory limit
@@ -48,6 +51,18 @@ class DestructiveChangeError(PermanentError):
 
 class MissingEntriesError(PermanentError):
     """Entries that the ledger planned are no longer in the queue."""
+
+
+class EditError(PermanentError):
+    """An edit cannot be applied to this event; to others it may."""
+
+
+class PoisonError(PermanentError):
+    """The data itself cannot be processed: only this may make an event a dead letter."""
+
+
+class QueueRefusedError(PermanentError):
+    """The queue's server answers and refuses: a password, a right, or another kind of key in the place of ours."""
 
 
 class QueueUnavailableError(TransientError):

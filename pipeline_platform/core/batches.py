@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pipeline_platform.core.entries import EntryId, EntrySize
@@ -35,7 +35,7 @@ def plan_batches(
     events = size = 0
     for entry in waiting:
         if held and (events + entry.events > max_events or size + entry.bytes > max_bytes):
-            yield _batch(stream, held, events, size)
+            yield whole_batch(stream, held)
             made += 1
             if made == max_batches:
                 return
@@ -44,11 +44,13 @@ def plan_batches(
         events += entry.events
         size += entry.bytes
     if held:
-        yield _batch(stream, held, events, size)
+        yield whole_batch(stream, held)
 
 
-def _batch(stream: str, held: list[EntrySize], events: int, size: int) -> Batch:
-    return Batch(stream, held[0].id, held[-1].id, len(held), events, size)
+def whole_batch(stream: str, entries: Sequence[EntrySize]) -> Batch:
+    """One batch of all these entries, of which there is at least one."""
+    events, size = sum(entry.events for entry in entries), sum(entry.bytes for entry in entries)
+    return Batch(stream, entries[0].id, entries[-1].id, len(entries), events, size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,5 +91,8 @@ def _refilled(pace: Pace, now: float, limits: PaceLimits) -> float:
 
 
 def retry_pause(attempt: int) -> float:
-    """Seconds to wait before attempt `attempt` + 1 of a batch: 2, 4, 8, ... at most 60."""
-    return float(min(2 ** min(attempt, 6), 60))
+    """Seconds to wait before attempt `attempt` + 1 of a batch: 2, 4, 8, ... at most 30.
+
+    Not more: what waited out an hour's outage is to be loaded within a minute of its end.
+    """
+    return float(min(2 ** min(attempt, 5), 30))

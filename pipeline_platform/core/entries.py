@@ -32,6 +32,10 @@ class EntryId(NamedTuple):
         """The smallest id after this one."""
         return EntryId(self.ms, self.seq + 1)
 
+    def before(self) -> EntryId:
+        """An id before this one with none in use between them: nobody counts to 2**64 within a millisecond."""
+        return EntryId(self.ms, self.seq - 1) if self.seq else EntryId(self.ms - 1, 2**64 - 2)
+
 
 ZERO = EntryId(0, 0)
 

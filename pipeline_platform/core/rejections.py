@@ -23,6 +23,8 @@ class Reason(StrEnum):
     TS_OUT_OF_RANGE = "ts_out_of_range"
     NOT_FINITE = "not_finite"
     NEGATIVE_REJECTED = "negative_rejected"
+    DUPLICATE_EVENT_ID = "duplicate_event_id"
+    POISON = "poison"
 
 
 class Problem(NamedTuple):

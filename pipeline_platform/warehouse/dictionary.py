@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator
 import sqlalchemy as sa
 
 from pipeline_platform.core.streams import StreamSpec, load_specs
+from pipeline_platform.warehouse.ledger_views import LEDGER_VIEWS, LedgerView
 from pipeline_platform.warehouse.schema import metadata
-from pipeline_platform.warehouse.stream_tables import sql_type, stream_tables
+from pipeline_platform.warehouse.stream_tables import event_ids_table, sql_type, stream_tables
 from pipeline_platform.warehouse.stream_views import View
 
 EXAMPLE = "telemetry"
-ORDER = ("assets", "dead_letters", "batch_receipts", "streams")
+ORDER = (*("assets", "dead_letters", "batch_receipts", "replays", "breakers", "alerts", "alert_deliveries", "streams"),)
 
 OPENING = """
 # The warehouse
@@ -23,8 +24,8 @@ OPENING = """
 <!-- Made from the comments in the tables by `python -m pipeline_platform.warehouse.dictionary > docs/warehouse.md`. -->
 
 Everything is in the schema `public` of one PostgreSQL database. There are the platform's own tables, which are always
-there, and five relations for each stream, which follow from its file alone. The same comments are in the database:
-`\\d+ assets` in psql shows them.
+there, and five relations for each stream (six with `unique_event_id`), which follow from its file alone. The same
+comments are in the database: `\\d+ assets` in psql shows them.
 
 ## Reading it
 
@@ -62,20 +63,21 @@ holds the moments from its start to just before the start of the next.
 
 | `assets.state` | Meaning | Next |
 |---|---|---|
-| `planned` | The range is cut; a run is requested or under way. | `loaded` or `failed` |
-| `failed` | The latest attempt failed, `error_message` says why; it left nothing. | `planned` after `not_before` |
+| `planned` | A run is under way, or waits for `not_before` after a transient failure. | `loaded` or `failed` |
+| `failed` | The latest attempt failed for another reason and left nothing. | `planned` after `not_before`, or `dead` |
 | `loaded` | Facts, aggregates, dead letters and counts are there, by one commit. | |
 | `dead` | Given up; its events are in `dead_letters`. | `replayed` |
 | `replayed` | Was dead and has been loaded since. | |
 
 For every loaded batch `events_read = events_loaded + events_negative + events_rejected`; the table refuses anything
-else. Entries are deleted from the queue only when their batch and all before it are settled.
+else. `failures` keeps what the latest attempts met with. Entries are deleted from the queue only when their batch and
+all before it are settled.
 """
 SEE_EXAMPLE = f"""
 ## Tables and views of a stream
 
 Taking `{EXAMPLE}` as the example, whose dimensions are {{dimensions}} and whose measure is {{measures}}. Another
-stream has its own names in their places.
+stream has its own names in their places. The table of event ids is there only in a stream with `unique_event_id: true`.
 """
 
 
@@ -84,13 +86,14 @@ def dictionary(spec: StreamSpec) -> str:
     tables = stream_tables(spec)
     parts = [OPENING.strip(), "## The platform's tables"]
     parts += [_table(metadata.tables[name]) for name in ORDER]
+    parts += [_ledger_view(view) for view in LEDGER_VIEWS]
     names = {
         "dimensions": " and ".join(f"`{name}`" for name in spec.dimensions),
         "measures": " and ".join(f"`{name}`" for name in spec.measures),
     }
     parts.append(SEE_EXAMPLE.format(**names).strip())
     parts += [_view(view) for view in tables.views]
-    parts += [_table(table) for table in (tables.events, tables.minutes, tables.series)]
+    parts += [_table(table) for table in (tables.events, tables.minutes, tables.series, event_ids_table(spec))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -105,6 +108,16 @@ def _table(table: sa.Table) -> str:
 def _view(view: View) -> str:
     rows = ((column.name, column.type, column.comment) for column in view.columns)
     return "\n".join(_section(view.name, "view", view.comment, (), rows))
+
+
+def _ledger_view(view: LedgerView) -> str:
+    rows = ((name, _type_of(name), comment) for name, comment in view.columns.items())
+    return "\n".join(_section(view.name, "view", view.comment, (), rows))
+
+
+def _type_of(name: str) -> str:
+    columns = metadata.tables["assets"].columns
+    return sql_type(columns[name]) if name in columns else "text"
 
 
 def _section(

@@ -8,11 +8,14 @@ from contextlib import contextmanager
 import psycopg
 import sqlalchemy as sa
 
-from pipeline_platform.errors import PermanentError, TransientError, WarehouseUnavailableError
+from pipeline_platform.core.failures import FailureKind, of_sqlstate
+from pipeline_platform.errors import PermanentError, PoisonError, TransientError, WarehouseUnavailableError
 
-# SQLSTATE classes and codes that a later attempt may get past.
-_TRANSIENT_CLASSES = ("08", "53", "57", "58")  # connection, resources, operator intervention, system
-_TRANSIENT_CODES = ("40001", "40P01", "55P03", "55006")  # serialization, deadlock, lock timeout, object in use
+_ERRORS = {
+    FailureKind.TRANSIENT: TransientError,
+    FailureKind.POISON: PoisonError,
+    FailureKind.PERMANENT: PermanentError,
+}
 
 
 def connect(url: str, *, pool_size: int = 2, application: str = "pipeline-platform") -> sa.Engine:
@@ -29,20 +32,25 @@ def connect(url: str, *, pool_size: int = 2, application: str = "pipeline-platfo
     )
 
 
-def is_transient(error: BaseException) -> bool:
-    """Whether a database error may go away by itself."""
+def kind_of(error: BaseException) -> FailureKind:
+    """The kind of an error of the driver or of SQLAlchemy."""
     original = getattr(error, "orig", error)
     state = getattr(original, "sqlstate", None)
-    if state is None:
-        return isinstance(original, psycopg.OperationalError | psycopg.InterfaceError) or isinstance(
-            error, sa.exc.TimeoutError
-        )
-    return state[:2] in _TRANSIENT_CLASSES or state in _TRANSIENT_CODES
+    if state is not None:
+        return of_sqlstate(state)
+    away = isinstance(original, psycopg.OperationalError | psycopg.InterfaceError)
+    if away or isinstance(error, sa.exc.TimeoutError):
+        return FailureKind.TRANSIENT
+    # Without a code it comes from the driver: a value that it cannot send, or a mistake of ours.
+    return FailureKind.POISON if isinstance(original, psycopg.DataError) else FailureKind.PERMANENT
 
 
 @contextmanager
 def warehouse_errors() -> Iterator[None]:
-    """The driver's errors as WarehouseUnavailableError, TransientError or PermanentError, without SQL or parameters."""
+    """The driver's errors as Transient-, Poison- or PermanentError, without SQL or parameters.
+
+    WarehouseUnavailableError, which is a TransientError, when nobody answers.
+    """
     try:
         yield
     except (sa.exc.DBAPIError, sa.exc.TimeoutError, psycopg.Error) as error:
@@ -50,8 +58,7 @@ def warehouse_errors() -> Iterator[None]:
         state = getattr(original, "sqlstate", None)
         lines = str(original).strip().splitlines()
         message = lines[0][:200] if lines else type(original).__name__
-        if is_transient(error) if state is None else state.startswith(("08", "57P")):
+        kind = kind_of(error)
+        if kind is FailureKind.TRANSIENT and (state is None or state.startswith(("08", "57P"))):
             raise WarehouseUnavailableError("The warehouse cannot be reached.") from error
-        raise (TransientError if is_transient(error) else PermanentError)(
-            f"The warehouse refused ({state or type(original).__name__}): {message}"
-        ) from error
+        raise _ERRORS[kind](f"The warehouse refused ({state or type(original).__name__}): {message}") from error

@@ -11,9 +11,12 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB, JSONPATH
 
 from pipeline_platform.core.batches import Batch
 from pipeline_platform.core.entries import ZERO, EntryId
+from pipeline_platform.core.failures import KEPT, Failure, FailureKind, NextStep, next_step
+from pipeline_platform.warehouse.alerts import alert_of_failure, alert_of_queue
 from pipeline_platform.warehouse.engine import warehouse_errors
 from pipeline_platform.warehouse.schema import UNSETTLED, assets
 from pipeline_platform.warehouse.text import storable
@@ -21,10 +24,22 @@ from pipeline_platform.warehouse.visible import VISIBLE_AT
 
 _WITH_VISIBLE = (assets, sa.literal_column(VISIBLE_AT, sa.DateTime(timezone=True)).label("visible_at"))
 
+RUNS_KEPT = 50  # run ids that a row remembers
+
+_RUNS_WITH = f"""
+    case when cast(:run as text) = any(run_ids) then run_ids
+    else (run_ids || cast(:run as text))[greatest(cardinality(run_ids) + 2 - {RUNS_KEPT}, 1):] end
+"""
+
+
+def runs_with(run_id: str) -> sa.TextClause:
+    """`run_ids` with one more run, for an update of `assets`."""
+    return sa.text(_RUNS_WITH).bindparams(run=run_id)
+
 
 @dataclass(frozen=True)
 class LedgerRow:
-    """One ingest batch as the ledger has it. Times are aware UTC datetimes."""
+    """One batch, of the queue or of a replay, as the ledger has it. Times are aware UTC datetimes."""
 
     id: int
     stream: str
@@ -41,17 +56,30 @@ class LedgerRow:
     events_negative: int
     events_rejected: int
     error_message: str | None
+    failures: tuple[Failure, ...]
     planned_at: datetime
     requested_at: datetime | None
     started_at: datetime | None
     not_before: datetime | None
     loaded_at: datetime | None
+    kind: str = "ingest"
+    replay_id: int | None = None
     visible_at: datetime | None = None  # from `get` and `holding`, where the server keeps it
 
     @property
     def settled(self) -> bool:
         """Whether nothing is left to do for this batch."""
         return self.state not in UNSETTLED
+
+    @property
+    def failing(self) -> bool:
+        """Whether its latest attempt has failed and the next one is not requested yet."""
+        return not self.settled and self.not_before is not None
+
+    @property
+    def next_step(self) -> NextStep:
+        """What the next attempt has to be like, after the failures so far."""
+        return next_step(self.failures, self.entries)
 
 
 @dataclass(frozen=True)
@@ -90,23 +118,7 @@ class Ledger:
             if batches and batches[0].first_id <= _last_planned(connection, stream):
                 return []
             for batch in batches:
-                statement = (
-                    sa.insert(assets)
-                    .values(
-                        asset_key=asset_key,
-                        job_name=job_name,
-                        stream=stream,
-                        state="planned",
-                        first_ms=batch.first_id.ms,
-                        first_seq=batch.first_id.seq,
-                        last_ms=batch.last_id.ms,
-                        last_seq=batch.last_id.seq,
-                        entries=batch.entries,
-                        events_planned=batch.events,
-                        bytes_planned=batch.bytes,
-                    )
-                    .returning(assets)
-                )
+                statement = _planned(batch, asset_key, job_name).returning(assets)
                 rows.append(_row(connection.execute(statement).one()))
         return rows
 
@@ -114,14 +126,16 @@ class Ledger:
         """The events of the batches that begin at `first` or behind it and below `below`."""
         begin = sa.tuple_(assets.c.first_ms, assets.c.first_seq)
         query = sa.select(sa.func.coalesce(sa.func.sum(assets.c.events_planned), 0)).where(
-            assets.c.stream == stream, begin >= sa.tuple_(first.ms, first.seq), begin < sa.tuple_(below.ms, below.seq)
+            _ingest(stream), begin >= sa.tuple_(first.ms, first.seq), begin < sa.tuple_(below.ms, below.seq)
         )
         with warehouse_errors(), self._engine.connect() as connection:
             return int(connection.scalar(query) or 0)
 
-    def unsettled(self, stream: str) -> list[LedgerRow]:
-        """The batches that are not settled, oldest first."""
-        query = sa.select(assets).where(assets.c.stream == stream, assets.c.state.in_(UNSETTLED)).order_by(assets.c.id)
+    def unsettled(self, stream: str | None, kind: str = "ingest") -> list[LedgerRow]:
+        """The units of work of that kind that are not settled, of one stream or (None) of all, oldest first."""
+        query = sa.select(assets).where(assets.c.kind == kind, assets.c.state.in_(UNSETTLED)).order_by(assets.c.id)
+        if stream is not None:
+            query = query.where(assets.c.stream == stream)
         with warehouse_errors(), self._engine.connect() as connection:
             return [_row(row) for row in connection.execute(query)]
 
@@ -136,7 +150,7 @@ class Ledger:
         query = (
             sa.select(*_WITH_VISIBLE)
             .where(
-                assets.c.stream == stream,
+                _ingest(stream),
                 sa.tuple_(assets.c.first_ms, assets.c.first_seq) <= sa.tuple_(entry.ms, entry.seq),
             )
             .order_by(assets.c.first_ms.desc(), assets.c.first_seq.desc())
@@ -151,7 +165,7 @@ class Ledger:
         """Every entry below this id is settled: the first unsettled one, or the one after the last planned."""
         query = (
             sa.select(assets.c.first_ms, assets.c.first_seq)
-            .where(assets.c.stream == stream, assets.c.state.in_(UNSETTLED))
+            .where(_ingest(stream), assets.c.state.in_(UNSETTLED))
             .order_by(assets.c.first_ms, assets.c.first_seq)
             .limit(1)
         )
@@ -169,7 +183,15 @@ class Ledger:
         statement = (
             sa.update(assets)
             .where(assets.c.id == batch_id, assets.c.attempt == attempt - 1, assets.c.state.in_(UNSETTLED))
-            .values(attempt=attempt, state="planned", requested_at=sa.func.now(), run_id=None, started_at=None)
+            .values(
+                attempt=attempt,
+                state="planned",
+                requested_at=sa.func.now(),
+                run_id=None,
+                started_at=None,
+                not_before=None,
+                op_retries=0,
+            )
         )
         with warehouse_errors(), self._engine.begin() as connection:
             return connection.execute(statement).rowcount == 1
@@ -182,37 +204,95 @@ class Ledger:
         statement = (
             sa.update(assets)
             .where(assets.c.id == batch_id, assets.c.attempt <= attempt, assets.c.state.in_(UNSETTLED))
-            .values(run_id=run_id, started_at=sa.func.now(), attempt=attempt, state="planned")
+            .values(
+                run_id=run_id,
+                run_ids=runs_with(run_id),
+                started_at=sa.func.now(),
+                attempt=attempt,
+                state="planned",
+            )
         )
         with warehouse_errors(), self._engine.begin() as connection:
             connection.execute(statement)
         return self.get(batch_id)
 
-    def fail(
-        self, batch_id: int, attempt: int, *, run_id: str | None, error_class: str, message: str, not_before: datetime
-    ) -> bool:
-        """Records a failed attempt, unless a later one has begun or the batch is settled."""
+    def retrying(self, batch_id: int, failure: Failure) -> None:
+        """Records a try of an op after which the op is tried again in the same run."""
         statement = (
             sa.update(assets)
-            .where(assets.c.id == batch_id, assets.c.attempt == attempt, assets.c.state.in_(UNSETTLED))
-            .values(
-                state="failed",
-                run_id=run_id,
-                error_class=error_class[:200],
-                error_message=storable(message)[:2000],
-                failed_at=sa.func.now(),
-                not_before=not_before,
-            )
+            .where(assets.c.id == batch_id, assets.c.attempt == failure.attempt, assets.c.state.in_(UNSETTLED))
+            .values(op_retries=assets.c.op_retries + 1, **_last_failure(failure))
         )
         with warehouse_errors(), self._engine.begin() as connection:
-            return connection.execute(statement).rowcount == 1
+            connection.execute(statement)
+
+    def fail(self, batch_id: int, failure: Failure, *, not_before: datetime) -> bool:
+        """Records a failed attempt, unless a later one has begun or the batch is settled.
+
+        After a transient failure the batch is `planned` again, after any other `failed`: the planner takes up both
+        when their time has come. That a run was lost is only news while nothing else is known of the attempt's end.
+        """
+        statement = (
+            sa.update(assets)
+            .where(assets.c.id == batch_id, assets.c.attempt == failure.attempt, assets.c.state.in_(UNSETTLED))
+            .values(
+                state="planned" if failure.kind is FailureKind.TRANSIENT else "failed",
+                not_before=not_before,
+                **_last_failure(failure),
+            )
+            .returning(assets.c.stream)
+        )
+        if failure.kind is FailureKind.LOST:
+            statement = statement.where(assets.c.not_before.is_(None))
+        if failure.run_id is not None:
+            statement = statement.values(run_id=failure.run_id, run_ids=runs_with(failure.run_id))
+        with warehouse_errors(), self._engine.begin() as connection:
+            row = connection.execute(statement).one_or_none()
+            if row is not None:
+                alert_of_failure(connection, batch_id, row.stream, failure)
+        return row is not None
+
+    def split(self, row: LedgerRow, first: Batch, second: Batch) -> bool:
+        """Makes two batches of one: the row keeps the first half, a new row gets the second. False when it changed."""
+        parent = (
+            sa.update(assets)
+            .where(assets.c.id == row.id, assets.c.attempt == row.attempt, assets.c.state == "failed")
+            .values(
+                last_ms=first.last_id.ms,
+                last_seq=first.last_id.seq,
+                entries=first.entries,
+                events_planned=first.events,
+                bytes_planned=first.bytes,
+                failures=sa.literal([], JSONB),
+            )
+            .returning(assets.c.asset_key, assets.c.job_name)
+        )
+        with warehouse_errors(), self._engine.begin() as connection:
+            kept = connection.execute(parent).one_or_none()
+            if kept is None:
+                return False
+            connection.execute(_planned(second, kept.asset_key, kept.job_name))
+        return True
+
+    def alarm(self, stream: str, message: str) -> None:
+        """Tells somebody that the stream's queue and the ledger do not agree; "" when they do."""
+        with warehouse_errors(), self._engine.begin() as connection:
+            alert_of_queue(connection, stream, message)
 
     def totals(self, stream: str) -> StreamTotals:
-        """Sums over all batches of the stream."""
-        columns = ("events_read", "events_loaded", "events_negative", "events_rejected")
+        """Sums over all batches of the stream. What a replay has settled is rejected no longer."""
+        ingest, again = assets.c.kind == "ingest", assets.c.kind == "replay"
+
+        def total(amount: sa.ColumnElement[int], *which: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
+            return sa.func.coalesce(sa.func.sum(amount).filter(*which), 0)
+
+        settled = assets.c.events_loaded + assets.c.events_negative
         query = sa.select(
-            sa.func.count().filter(assets.c.state == "loaded"),
-            *(sa.func.coalesce(sa.func.sum(assets.c[name]), 0) for name in columns),
+            sa.func.count().filter(ingest, assets.c.state == "loaded"),
+            total(assets.c.events_read, ingest),
+            total(assets.c.events_loaded, sa.or_(ingest, again)),
+            total(assets.c.events_negative, sa.or_(ingest, again)),
+            total(assets.c.events_rejected, ingest) - total(settled, again),
             sa.func.max(assets.c.loaded_at),
         ).where(assets.c.stream == stream)
         with warehouse_errors(), self._engine.connect() as connection:
@@ -221,10 +301,76 @@ class Ledger:
         return StreamTotals(batches, int(read), int(loaded), int(negative), int(rejected), last)
 
 
+def _ingest(stream: str) -> sa.ColumnElement[bool]:
+    """The batches of the stream that are ranges of its queue."""
+    return sa.and_(assets.c.stream == stream, assets.c.kind == "ingest")
+
+
+def _planned(batch: Batch, asset_key: str, job_name: str) -> sa.Insert:
+    return sa.insert(assets).values(
+        asset_key=asset_key,
+        job_name=job_name,
+        stream=batch.stream,
+        state="planned",
+        first_ms=batch.first_id.ms,
+        first_seq=batch.first_id.seq,
+        last_ms=batch.last_id.ms,
+        last_seq=batch.last_id.seq,
+        entries=batch.entries,
+        events_planned=batch.events,
+        bytes_planned=batch.bytes,
+    )
+
+
+def _last_failure(failure: Failure) -> dict[str, Any]:
+    """The columns that tell of the latest failure."""
+    message = storable(f"{failure.op}: {failure.message}" if failure.op else failure.message)[:2000]
+    note = {
+        "attempt": failure.attempt,
+        "mode": failure.mode.value,
+        "op": failure.op,
+        "retried": failure.retried,
+        "final": failure.final,
+        "kind": failure.kind.value,
+        "error_class": failure.error_class[:200],
+        "message": storable(failure.message)[:500],
+        "run_id": failure.run_id,
+    }
+    dated = sa.func.jsonb_build_array(sa.literal(note, JSONB).op("||")(sa.func.jsonb_build_object("at", sa.func.now())))
+    latest = sa.func.jsonb_path_query_array(
+        assets.c.failures.op("||")(dated), sa.cast(f"$[last - {KEPT - 1} to last]", JSONPATH)
+    )
+    return {
+        "error_kind": failure.kind.value,
+        "error_class": failure.error_class[:200],
+        "error_message": message,
+        "failed_at": sa.func.now(),
+        "failures": latest,
+    }
+
+
+def _failures(notes: Any) -> tuple[Failure, ...]:
+    return tuple(
+        Failure(
+            kind=FailureKind(note["kind"]),
+            error_class=note["error_class"],
+            message=note["message"],
+            attempt=note["attempt"],
+            mode=NextStep(note["mode"]),
+            op=note["op"],
+            run_id=note["run_id"],
+            retried=note["retried"],
+            final=note["final"],
+            at=note["at"],
+        )
+        for note in notes
+    )
+
+
 def _last_planned(connection: sa.Connection, stream: str) -> EntryId:
     query = (
         sa.select(assets.c.last_ms, assets.c.last_seq)
-        .where(assets.c.stream == stream)
+        .where(_ingest(stream))
         .order_by(assets.c.first_ms.desc(), assets.c.first_seq.desc())
         .limit(1)
     )
@@ -249,10 +395,13 @@ def _row(row: Any) -> LedgerRow:
         events_negative=row.events_negative,
         events_rejected=row.events_rejected,
         error_message=row.error_message,
+        failures=_failures(row.failures),
         planned_at=row.planned_at,
         requested_at=row.requested_at,
         started_at=row.started_at,
         not_before=row.not_before,
         loaded_at=row.loaded_at,
+        kind=row.kind,
+        replay_id=row.replay_id,
         visible_at=getattr(row, "visible_at", None),
     )

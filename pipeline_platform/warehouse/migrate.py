@@ -20,6 +20,7 @@ from alembic.script import ScriptDirectory
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.errors import PermanentError, TransientError
 from pipeline_platform.warehouse.engine import warehouse_errors
+from pipeline_platform.warehouse.ledger_views import LEDGER_VIEWS, make_ledger_views
 from pipeline_platform.warehouse.roles import ensure_roles, grant
 from pipeline_platform.warehouse.schema import metadata
 from pipeline_platform.warehouse.stream_changes import apply_changes, plan_changes, refuse_destructive
@@ -132,10 +133,11 @@ def check_migrated(engine: sa.Engine) -> None:
 def _comment_and_grant(connection: sa.Connection, specs: list[StreamSpec]) -> None:
     for table in metadata.sorted_tables:
         comment_on(connection, table)
-    names = [*metadata.tables]
+    make_ledger_views(connection)
+    names = [*metadata.tables, *(view.name for view in LEDGER_VIEWS)]
     for spec in specs:
         tables = stream_tables(spec)
-        names += [table.name for table in (tables.series, tables.events, tables.minutes)]
+        names += [table.name for table in tables.tables]
         names += [view.name for view in tables.views]
     ensure_roles(connection)
     grant(connection, names, VERSION_TABLE)

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 metadata = sa.MetaData()
 
+KINDS = ("ingest", "replay", "etl")
 UNSETTLED = ("planned", "failed")
 STATES = (*UNSETTLED, "loaded", "dead", "replayed")
 
@@ -32,12 +33,34 @@ assets = sa.Table(
     "assets",
     metadata,
     sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True, comment="The batch's number."),
+    sa.Column(
+        "kind",
+        sa.Text,
+        nullable=False,
+        server_default="ingest",
+        comment="ingest (a range of the queue), replay (dead letters again) or etl (a partition).",
+    ),
     sa.Column("asset_key", sa.Text, nullable=False, comment="The Dagster asset that the work is for."),
-    sa.Column("stream", sa.Text, comment="The stream of an ingest batch."),
+    sa.Column("stream", sa.Text, comment="The stream of an ingest batch or a replay."),
     sa.Column("partition_key", sa.Text, comment="The partition of a partitioned asset."),
     sa.Column("state", sa.Text, nullable=False, comment="planned, loaded, failed, dead or replayed."),
     sa.Column("attempt", sa.Integer, nullable=False, server_default=sa.text("0"), comment="Runs requested so far."),
     sa.Column("run_id", sa.Text, comment="The Dagster run of the latest attempt."),
+    sa.Column(
+        "run_ids",
+        ARRAY(sa.Text),
+        nullable=False,
+        server_default=sa.text("'{}'"),
+        comment="The runs of all attempts, the latest 50.",
+    ),
+    sa.Column(
+        "op_retries",
+        sa.Integer,
+        nullable=False,
+        server_default=sa.text("0"),
+        comment="How often ops of the latest attempt were tried again.",
+    ),
+    sa.Column("replay_id", sa.BigInteger, sa.ForeignKey("replays.id"), comment="replays.id of a replay."),
     sa.Column("job_name", sa.Text, comment="The Dagster job that does the work."),
     sa.Column("first_ms", sa.BigInteger, comment="Milliseconds of the first queue entry's id."),
     sa.Column("first_seq", sa.BigInteger, comment="Sequence of the first queue entry's id."),
@@ -50,11 +73,24 @@ assets = sa.Table(
     _count("events_loaded", "Events in the facts."),
     _count("events_negative", "Events dropped for a negative measure."),
     _count("events_rejected", "Events parked in dead_letters."),
+    _count("events_duplicate", "Those of events_rejected that only repeat an event_id."),
     _count("events_late", "Loaded events that came later than the stream's late_after."),
     _time("first_ts", "The earliest event loaded."),
     _time("last_ts", "The latest event loaded."),
     sa.Column("error_class", sa.Text, comment="The class of the latest failure."),
     sa.Column("error_message", sa.Text, comment="What the latest failure said."),
+    sa.Column(
+        "error_kind",
+        sa.Text,
+        comment="transient, permanent (somebody has to act), poison (the data) or lost (the run).",
+    ),
+    sa.Column(
+        "failures",
+        JSONB,
+        nullable=False,
+        server_default=sa.text("'[]'"),
+        comment="The latest 20 failures: attempt, try, at, run_id, op, kind, error_class, message.",
+    ),
     _time("planned_at", "When the range was cut.", null=False, now=True),
     _time("requested_at", "When the latest attempt was requested."),
     _time("started_at", "When the latest attempt's run began to read."),
@@ -62,15 +98,20 @@ assets = sa.Table(
     _time("not_before", "A failed batch is not requested again before this time."),
     _time("loaded_at", "When the load transaction began its commit."),
     sa.CheckConstraint(f"state in ({', '.join(repr(state) for state in STATES)})", name="assets_state"),
+    sa.CheckConstraint(f"kind in ({', '.join(repr(kind) for kind in KINDS)})", name="assets_kind"),
     sa.CheckConstraint(
         "state <> 'loaded' or events_read = events_loaded + events_negative + events_rejected",
         name="assets_counts_add_up",
     ),
     sa.Index(
-        "assets_range", "stream", "first_ms", "first_seq", unique=True, postgresql_where=sa.text("stream is not null")
+        "assets_range", "stream", "first_ms", "first_seq", unique=True, postgresql_where=sa.text("kind = 'ingest'")
     ),
     sa.Index("assets_unsettled", "stream", "id", postgresql_where=sa.text("state in ('planned', 'failed')")),
     sa.Index("assets_by_time", "planned_at"),
+    sa.Index("assets_by_failure", "failed_at", postgresql_where=sa.text("failed_at is not null")),
+    sa.Index("assets_by_asset", "asset_key", sa.text("coalesce(partition_key, '')"), "id"),
+    sa.Index("assets_by_run", "run_ids", postgresql_using="gin"),
+    sa.Index("assets_failed_runs", "run_id", unique=True, postgresql_where=sa.text("starts_with(asset_key, 'job/')")),
     comment="The ledger: one row a unit of work, an ingest batch or an ETL partition, with its outcome.",
 )
 
@@ -107,13 +148,133 @@ dead_letters = sa.Table(
     sa.Column("receipt", sa.Text, comment="The receipt of the request it came in."),
     sa.Column("line", sa.Integer, comment="Its place in the request, from 0."),
     sa.Column(
-        "state", sa.Text, nullable=False, server_default="open", comment="open until it is replayed or discarded."
+        "state", sa.Text, nullable=False, server_default="open", comment="open, replaying, replayed or discarded."
+    ),
+    sa.Column(
+        "attempts",
+        sa.Integer,
+        nullable=False,
+        server_default=sa.text("1"),
+        comment="How often it was refused: once, and once for each replay that failed.",
+    ),
+    sa.Column("replay_id", sa.BigInteger, sa.ForeignKey("replays.id"), comment="replays.id of the latest replay."),
+    sa.Column(
+        "replay_batch_id", sa.BigInteger, sa.ForeignKey("assets.id"), comment="assets.id of the latest replay's batch."
     ),
     _time("received_at", "When the request was accepted."),
-    _time("failed_at", "When it was refused.", null=False, now=True),
-    sa.Index("dead_letters_by_stream", "stream", "reason", "failed_at"),
+    _time("first_failed_at", "When it was refused first.", null=False, now=True),
+    _time("last_failed_at", "When it was refused last.", null=False, now=True),
+    _time("settled_at", "When it was replayed or discarded."),
+    sa.CheckConstraint("state in ('open', 'replaying', 'replayed', 'discarded')", name="dead_letters_state"),
+    sa.Index("dead_letters_by_stream", "stream", "reason", "last_failed_at"),
+    sa.Index("dead_letters_by_state", "state", "last_failed_at"),
     sa.Index("dead_letters_by_batch", "batch_id"),
+    sa.Index("dead_letters_by_receipt", "receipt"),
+    sa.Index(
+        "dead_letters_by_replay_batch", "replay_batch_id", postgresql_where=sa.text("replay_batch_id is not null")
+    ),
     comment="One row a rejected event, with its payload and the reason.",
+)
+
+replays = sa.Table(
+    "replays",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True, comment="The request's number."),
+    sa.Column("action", sa.Text, nullable=False, comment="replay or discard."),
+    sa.Column("stream", sa.Text, comment="The stream of the dead letters, where the filter names one."),
+    sa.Column("filter", JSONB, nullable=False, comment="Which dead letters were asked for."),
+    sa.Column("edit", JSONB, comment="What was to be changed in the payloads: a merge patch, renames, expressions."),
+    sa.Column("requested_by", sa.Text, nullable=False, comment="The API key's id, or the system user of the CLI."),
+    sa.Column("note", sa.Text, comment="What the requester said about it."),
+    sa.Column("state", sa.Text, nullable=False, comment="running or done."),
+    _count("matched", "Dead letters that the request took."),
+    _count("passed", "Events that are in the facts now."),
+    _count("negative", "Events dropped for a negative measure."),
+    _count("failed", "Dead letters that were refused again, and are open again."),
+    _time("requested_at", "When it was asked for.", null=False, now=True),
+    _time("finished_at", "When its last batch was settled."),
+    sa.CheckConstraint("action in ('replay', 'discard')", name="replays_action"),
+    sa.CheckConstraint("state in ('running', 'done')", name="replays_state"),
+    comment="The audit of dead letters: who replayed or discarded which of them, when, and what came of it.",
+)
+
+breakers = sa.Table(
+    "breakers",
+    metadata,
+    sa.Column("stream", sa.Text, primary_key=True, comment="The stream."),
+    sa.Column("state", sa.Text, nullable=False, comment="closed, open (nothing is planned) or half_open (one probe)."),
+    sa.Column("reason", sa.Text, comment="Why it opened."),
+    sa.Column("examples", JSONB, comment="Up to three rejects that opened it, without payloads beyond a bound."),
+    sa.Column(
+        "counted_after",
+        sa.BigInteger,
+        nullable=False,
+        server_default=sa.text("0"),
+        comment="Rejects of batches up to this assets.id no longer count.",
+    ),
+    sa.Column(
+        "openings",
+        sa.Integer,
+        nullable=False,
+        server_default=sa.text("0"),
+        comment="Times it has opened since it was last well closed; the pause grows with it.",
+    ),
+    sa.Column("probe_batch_id", sa.BigInteger, comment="assets.id of the small batch that decides when half open."),
+    _time("changed_at", "When the state last changed.", null=False, now=True),
+    _time("probe_at", "When an open breaker lets a probe through."),
+    sa.CheckConstraint("state in ('closed', 'open', 'half_open')", name="breakers_state"),
+    comment="One row a stream whose rejects have opened its breaker: planning pauses, the backlog grows safely.",
+)
+
+alerts = sa.Table(
+    "alerts",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True, comment="The alert's number."),
+    sa.Column("key", sa.Text, nullable=False, comment="What it is about; open alerts with one key are one alert."),
+    sa.Column("kind", sa.Text, nullable=False, comment="breaker_open, batch_failing, batch_dead, source_failing, ..."),
+    sa.Column("severity", sa.Text, nullable=False, comment="info, warning or critical."),
+    sa.Column("stream", sa.Text, comment="The stream that it is about, if any."),
+    sa.Column("title", sa.Text, nullable=False, comment="One line."),
+    sa.Column("body", sa.Text, nullable=False, comment="What happened and what to do; never a secret."),
+    sa.Column("sample", JSONB, comment="A bounded sample, such as three rejects."),
+    sa.Column(
+        "times",
+        sa.BigInteger,
+        nullable=False,
+        server_default=sa.text("1"),
+        comment="How often it was raised since it opened.",
+    ),
+    _time("raised_at", "When it was raised first.", null=False, now=True),
+    _time("last_raised_at", "When it was raised last.", null=False, now=True),
+    _time("resolved_at", "When it was over; null while it lasts."),
+    sa.CheckConstraint("severity in ('info', 'warning', 'critical')", name="alerts_severity"),
+    sa.Index("alerts_open", "key", unique=True, postgresql_where=sa.text("resolved_at is null")),
+    sa.Index("alerts_by_time", "last_raised_at"),
+    sa.Index("alerts_by_end", "resolved_at", postgresql_where=sa.text("resolved_at is not null")),
+    comment="The outbox of alerts, written in the transaction of the change that they tell of.",
+)
+
+alert_deliveries = sa.Table(
+    "alert_deliveries",
+    metadata,
+    sa.Column(
+        "alert_id",
+        sa.BigInteger,
+        sa.ForeignKey("alerts.id", ondelete="CASCADE"),
+        primary_key=True,
+        comment="alerts.id.",
+    ),
+    sa.Column("phase", sa.Text, primary_key=True, comment="raised or resolved."),
+    sa.Column("route", sa.Text, primary_key=True, comment="The route's name in the alerts file."),
+    sa.Column("state", sa.Text, nullable=False, comment="pending, sent, or dropped (with the error)."),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default=sa.text("0"), comment="Times it was tried."),
+    sa.Column("error", sa.Text, comment="What the last try met with."),
+    _time("not_before", "Not tried again before this time: the receiver asked for a pause."),
+    _time("sent_at", "When the receiver took it."),
+    sa.CheckConstraint("phase in ('raised', 'resolved')", name="alert_deliveries_phase"),
+    sa.CheckConstraint("state in ('pending', 'sent', 'dropped')", name="alert_deliveries_state"),
+    sa.Index("alert_deliveries_pending", "route", postgresql_where=sa.text("state = 'pending'")),
+    comment="One row an alert, phase and route: what has been sent where.",
 )
 
 streams = sa.Table(

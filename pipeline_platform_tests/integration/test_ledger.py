@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 
 from pipeline_platform.core.batches import Batch
 from pipeline_platform.core.entries import ZERO, EntryId
+from pipeline_platform.core.failures import KEPT, Failure, FailureKind, NextStep
 from pipeline_platform.warehouse.ledger import Ledger, LedgerRow
 from pipeline_platform.warehouse.load import load
 from pipeline_platform_tests.integration.batches import TELEMETRY, entry, event, load_entries, plan, ready, rows
@@ -182,10 +184,67 @@ def test_the_next_attempt_clears_the_run_and_keeps_the_error_to_read(engine: sa.
     assert after.error_message == "it broke"
 
 
+def test_a_transient_failure_leaves_the_batch_planned_any_other_failed(ledger: Ledger) -> None:
+    for kind in FailureKind:
+        (row,) = _plan(ledger, _batch(10 * len(ledger.unsettled("telemetry")) + 1, 5))
+        assert ledger.fail(row.id, Failure(kind, "E", "m"), not_before=LATER)
+        assert _get(ledger, row.id).state == ("planned" if kind is FailureKind.TRANSIENT else "failed")
+        assert _get(ledger, row.id).not_before == LATER
+
+
+def test_failures_and_runs_are_remembered_up_to_a_bound(engine: sa.Engine, ledger: Ledger) -> None:
+    (row,) = _plan(ledger, _batch(1, 5))
+    for attempt in range(1, 61):
+        assert ledger.request(row.id, attempt)
+        ledger.start(row.id, attempt, f"run-{attempt}")
+        ledger.start(row.id, attempt, f"run-{attempt}")
+        failure = Failure(FailureKind.TRANSIENT, "E", f"failure {attempt}", attempt=attempt, mode=NextStep.CAREFUL)
+        ledger.retrying(row.id, replace(failure, final=False))
+        if attempt < 60:
+            ledger.fail(row.id, failure, not_before=LATER)
+    kept = _get(ledger, row.id).failures
+    assert len(kept) == KEPT
+    assert (kept[-1].attempt, kept[-1].final, kept[-2].attempt) == (60, False, 59)
+    assert kept[-1].mode is NextStep.CAREFUL
+    assert kept[-1].at
+    ((runs, retries),) = rows(engine, "select run_ids, op_retries from assets")
+    assert runs == [f"run-{number}" for number in range(11, 61)]
+    assert retries == 1
+
+
+def test_a_split_batch_becomes_two_without_a_gap(ledger: Ledger) -> None:
+    (row,) = _plan(ledger, Batch("telemetry", EntryId(1, 0), EntryId(9, 0), 3, 30, 300))
+    first, second = (
+        Batch("telemetry", EntryId(1, 0), EntryId(4, 0), 1, 10, 100),
+        Batch("telemetry", EntryId(7, 0), EntryId(9, 0), 2, 20, 200),
+    )
+    assert not ledger.split(row, first, second), "it has not failed"
+    ledger.fail(row.id, Failure(FailureKind.POISON, "E", "m"), not_before=LATER)
+    assert ledger.split(_get(ledger, row.id), first, second)
+    halves = ledger.unsettled("telemetry")
+    assert [(half.first_id, half.last_id, half.entries, half.failures) for half in halves] == [
+        (EntryId(1, 0), EntryId(4, 0), 1, ()),
+        (EntryId(7, 0), EntryId(9, 0), 2, ()),
+    ]
+    assert halves[1].attempt == 0
+    assert ledger.last_planned("telemetry") == EntryId(9, 0)
+
+
+def test_a_failing_stream_raises_one_alert_and_its_load_resolves_it(engine: sa.Engine, ledger: Ledger) -> None:
+    row = plan(engine, TELEMETRY, entry(0, event()))
+    for attempt in range(1, 7):
+        assert ledger.request(row.id, attempt)
+        ledger.fail(row.id, Failure(FailureKind.TRANSIENT, "E", "away", attempt=attempt), not_before=LATER)
+        assert rows(engine, "select times from alerts") == ([(attempt - 3,)] if attempt > 3 else [])
+    load(engine, TELEMETRY, ready(TELEMETRY, row, [entry(0, event())]))
+    ((key, resolved),) = rows(engine, "select key, resolved_at is not null from alerts")
+    assert (key, resolved) == ("failing/telemetry", True)
+
+
 @pytest.mark.parametrize("message", ["x" * 5000, "nul \0 and \ud800", "", "%s %(x)s :name"])
 def test_any_failure_can_be_written(ledger: Ledger, message: str) -> None:
     (row,) = _plan(ledger, _batch(1, 5))
-    assert ledger.fail(row.id, 0, run_id=None, error_class="E" * 500, message=message, not_before=LATER)
+    assert ledger.fail(row.id, Failure(FailureKind.POISON, "E" * 500, message), not_before=LATER)
     written = _get(ledger, row.id).error_message
     assert written is not None
     assert len(written) <= 2000
@@ -223,4 +282,5 @@ def _get(ledger: Ledger, batch_id: int) -> LedgerRow:
 
 
 def _fail(ledger: Ledger, batch_id: int, attempt: int) -> bool:
-    return ledger.fail(batch_id, attempt, run_id="run", error_class="E", message="it broke", not_before=LATER)
+    failure = Failure(FailureKind.POISON, "E", "it broke", attempt=attempt, run_id="run")
+    return ledger.fail(batch_id, failure, not_before=LATER)

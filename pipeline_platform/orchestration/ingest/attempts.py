@@ -1,0 +1,76 @@
+"""What happens when an op of a run fails: the ledger row tells of it, and a transient failure is tried again."""
+
+# No postponed annotations here: Dagster reads them at run time.
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from pipeline_platform.core.batches import retry_pause
+from pipeline_platform.core.failures import OP_RETRIES, Failure, FailureKind, NextStep
+from pipeline_platform.errors import PermanentError, PlatformError, PoisonError, TransientError
+from pipeline_platform.orchestration.resources import Warehouse
+from pipeline_platform.warehouse.ledger import LedgerRow
+
+
+def kind_of(error: Exception) -> FailureKind:
+    """The kind of a failure by its exception. What is not one of ours may be the data's doing: it is looked into."""
+    if isinstance(error, TransientError):
+        return FailureKind.TRANSIENT
+    if isinstance(error, PermanentError) and not isinstance(error, PoisonError):
+        return FailureKind.PERMANENT
+    return FailureKind.POISON
+
+
+@contextmanager
+def recorded(
+    context: dg.OpExecutionContext,
+    warehouse: Warehouse,
+    row: LedgerRow | None,
+    mode: NextStep = NextStep.PLAIN,
+    *,
+    jitter: Callable[[], float] = random.random,
+) -> Iterator[None]:
+    """Writes a failure of the block to the ledger row before the op fails, so that `assets` tells of it.
+
+    A transient failure makes the op try again after 2, 4 and 8 s; what fails then is the planner's to request again.
+    Where the warehouse itself is away, the planner finds the ended run later.
+    """
+    try:
+        yield
+    except Exception as error:
+        if row is None:
+            raise
+        kind, retried = kind_of(error), context.retry_number
+        again = kind is FailureKind.TRANSIENT and retried < len(OP_RETRIES)
+        failure = Failure(
+            kind,
+            type(error).__name__,
+            str(error) or type(error).__name__,
+            attempt=row.attempt,
+            mode=mode,
+            op=context.op.name,
+            run_id=context.run_id,
+            retried=retried,
+            final=not again,
+        )
+        try:
+            _write(warehouse, row, failure)
+        except PlatformError as second:
+            context.log.warning("The failure could not be written to the ledger: %s", second)
+        if not again:
+            raise
+        pause = OP_RETRIES[retried] * (1.0 + warehouse.retry_jitter * jitter())
+        context.log.warning("%s Trying again in %.0f s.", error, pause)
+        raise dg.RetryRequested(max_retries=len(OP_RETRIES), seconds_to_wait=pause) from error
+
+
+def _write(warehouse: Warehouse, row: LedgerRow, failure: Failure) -> None:
+    if failure.final:
+        pause = timedelta(seconds=retry_pause(row.attempt))
+        warehouse.ledger.fail(row.id, failure, not_before=datetime.now(UTC) + pause)
+    else:
+        warehouse.ledger.retrying(row.id, failure)
