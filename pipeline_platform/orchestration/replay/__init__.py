@@ -1,0 +1,1 @@
+"""Replays: dead letters tried again by runs of their own."""
