@@ -1,0 +1,1 @@
+"""Alerts on their way out: routes, messages and webhooks."""

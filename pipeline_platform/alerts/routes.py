@@ -1,0 +1,211 @@
+"""Routes: who is told of which alerts, from a YAML file whose mistakes are named by line and field."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from pipeline_platform.core.alerts import SEVERITIES, Rule
+from pipeline_platform.errors import SettingError
+
+NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}\Z")
+KIND = re.compile(r"[a-z][a-z0-9_]{0,59}\Z")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}\Z")
+LARGEST = 2**20  # bytes of the file
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Route(_Strict):
+    """One receiver. Its address is `url`, or the environment variable that `url_env` names."""
+
+    name: str
+    url: str | None = Field(None, repr=False)
+    url_env: str | None = None
+    format: Literal["discord", "json"]
+    streams: Literal["all"] | tuple[str, ...] = "all"
+    kinds: tuple[str, ...] | None = None
+    min_severity: Literal["info", "warning", "critical"] = SEVERITIES[0]  # type: ignore[assignment]
+    digest_seconds: float = Field(10.0, ge=0, le=3600)
+    renotify_minutes: float = Field(60.0, ge=1, le=10_080)
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not NAME.match(value):
+            raise ValueError(
+                "a route's name is lower case letters, digits, _ and -, at most 40, starting with a letter"
+            )
+        return value
+
+    @field_validator("url_env")
+    @classmethod
+    def _variable(cls, value: str | None) -> str | None:
+        if value is not None and not VARIABLE.match(value):
+            raise ValueError("this is the name of an environment variable, such as DISCORD_WEBHOOK; the URL goes there")
+        return value
+
+    @field_validator("streams", "kinds", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        if isinstance(value, list):
+            if not value:
+                raise ValueError("the list is empty, so nothing would be sent; leave the field out for all")
+            return tuple(value)
+        return value
+
+    @field_validator("kinds")
+    @classmethod
+    def _kinds(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for kind in value or ():
+            if not KIND.match(kind):
+                raise ValueError(f"{kind[:60]!r} is not a kind of alert, such as breaker_open")
+        return value
+
+    @model_validator(mode="after")
+    def _one_address(self) -> Self:
+        if (self.url is None) == (self.url_env is None):
+            raise ValueError("give one of url and url_env")
+        return self
+
+    @property
+    def rule(self) -> Rule:
+        """What the outbox has to know of the route."""
+        return Rule(
+            self.name,
+            None if self.streams == "all" else tuple(self.streams),
+            self.kinds,
+            self.min_severity,
+            self.digest_seconds,
+            self.renotify_minutes * 60,
+        )
+
+    def address(self, environment: Mapping[str, str]) -> str:
+        """The URL; SettingError names the variable that is missing."""
+        if self.url is not None:
+            return self.url
+        name = self.url_env or ""
+        if not (url := environment.get(name, "").strip()):
+            raise SettingError(f"The environment variable {name} of the route {self.name!r} is not set.")
+        return url
+
+
+class _Routes(_Strict):
+    routes: tuple[Route, ...]
+
+    @field_validator("routes", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
+
+
+def load_routes(path: Path, streams: Collection[str]) -> tuple[Route, ...]:
+    """The routes of a file; SettingError names the file, the line and the field of every mistake.
+
+    `streams` are the declared ones: a route to another would never send.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(LARGEST + 1)
+        text = raw.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingError(f"{path}: cannot be read: {reason}. PIPELINE_ALERTS_FILE names it.") from None
+    if len(raw) > LARGEST:
+        raise SettingError(f"{path}: a file of routes is not larger than {LARGEST // 2**10} KiB.")
+    return parse_routes(text, str(path), streams)
+
+
+def parse_routes(text: str, where: str, streams: Collection[str]) -> tuple[Route, ...]:
+    """The routes in YAML `text`; `where` names its file in errors."""
+    try:
+        tree: Any = yaml.compose(text, Loader=yaml.SafeLoader)
+        _refuse_oddities(tree, where)
+        data = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise SettingError(f"{where}, line {line}: not YAML: {error.problem}.") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise SettingError(f"{where}: not YAML: {str(error).splitlines()[0]}; put text between quotes.") from None
+    if not isinstance(data, dict):
+        raise SettingError(
+            f"{where}, line 1: a file of routes is a mapping with the list `routes`; see docs/alerts.md."
+        )
+    try:
+        routes = _Routes.model_validate(data).routes
+    except ValidationError as error:
+        raise SettingError("\n".join(_explain(error, tree, where))) from None
+    problems = list(_contradictions(routes, streams, tree, where))
+    if problems:
+        raise SettingError("\n".join(problems))
+    return routes
+
+
+def _contradictions(routes: tuple[Route, ...], streams: Collection[str], tree: yaml.Node, where: str) -> Iterator[str]:
+    seen: set[str] = set()
+    for number, route in enumerate(routes):
+        if route.name in seen:
+            yield _sentence(tree, where, ("routes", number, "name"), f"the route {route.name!r} is declared twice")
+        seen.add(route.name)
+        for stream in () if route.streams == "all" else route.streams:
+            if stream not in streams:
+                message = f"there is no stream {stream[:40]!r}; there are {', '.join(sorted(streams))}"
+                yield _sentence(tree, where, ("routes", number, "streams"), message)
+
+
+def _explain(error: ValidationError, tree: yaml.Node, where: str) -> Iterator[str]:
+    for problem in error.errors(include_url=False, include_input=False):
+        # A union names its members in the place; a file's author knows fields only.
+        path = tuple(part for part in problem["loc"] if isinstance(part, int) or not re.search(r"[\[(']", part))
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = "no such field; see docs/alerts.md for the fields there are"
+        yield _sentence(tree, where, path, message)
+
+
+def _sentence(tree: yaml.Node, where: str, path: tuple[str | int, ...], message: str) -> str:
+    field = ".".join(str(part + 1) if isinstance(part, int) else part for part in path)
+    return f"{where}, line {_line(tree, path)}, field {field or '(whole file)'}: {message}."
+
+
+def _line(node: yaml.Node, path: tuple[str | int, ...]) -> int:
+    """The line of the deepest part of `path` that the file has."""
+    line = int(node.start_mark.line) + 1
+    for part in path:
+        if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = int(node.start_mark.line) + 1
+        elif isinstance(node, yaml.MappingNode):
+            found = next(((key, value) for key, value in node.value if key.value == part), None)
+            if found is None:
+                break
+            line, node = int(found[0].start_mark.line) + 1, found[1]
+        else:
+            break
+    return line
+
+
+def _refuse_oddities(node: Any, where: str, depth: int = 0) -> None:
+    """Refuses fields that are given twice, and files that are no tree of a few levels."""
+    if depth > 6:
+        raise SettingError(f"{where}, line {node.start_mark.line + 1}: nested too deeply, or an alias of itself.")
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise SettingError(f"{where}, line {line}: a field's name is plain text.")
+            if key.value in seen:
+                raise SettingError(f"{where}, line {line}, field {key.value}: given twice.")
+            seen.add(key.value)
+            _refuse_oddities(value, where, depth + 1)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _refuse_oddities(value, where, depth + 1)

@@ -1,0 +1,90 @@
+"""GET /v1/alerts: what somebody should know, and who was told."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel, Field
+
+from pipeline_platform.gateway.access import EdgeOf, scoped
+from pipeline_platform.gateway.openapi import PROBLEMS
+from pipeline_platform.gateway.problems import ProblemError
+from pipeline_platform.warehouse.alert_views import AlertQuery, ListedAlert, list_alerts, open_counts
+
+router = APIRouter(prefix="/v1", tags=["alerts"], dependencies=[Depends(scoped("read"))], responses=PROBLEMS)
+_LAST_ID = 2**63 - 1
+
+
+class DeliveryDocument(BaseModel):
+    """What became of one message: an alert's raise or its end, to one route."""
+
+    route: str
+    phase: Literal["raised", "resolved"]
+    state: Literal["pending", "sent", "dropped"]
+    attempts: int
+    error: str | None
+    not_before: datetime | None
+    sent_at: datetime | None
+
+
+class AlertDocument(BaseModel):
+    """One thing to know."""
+
+    id: int
+    key: str = Field(description="What it is about; open alerts with one key are one alert.")
+    kind: str
+    severity: Literal["info", "warning", "critical"]
+    stream: str | None
+    title: str
+    body: str
+    sample: list[Any] | None
+    times: int = Field(description="How often it was raised since it opened.")
+    raised_at: datetime
+    last_raised_at: datetime
+    resolved_at: datetime | None
+    deliveries: list[DeliveryDocument]
+
+
+class AlertList(BaseModel):
+    """A page of alerts, the newest first."""
+
+    data: list[AlertDocument]
+    next_cursor: str | None
+    open: dict[str, int] = Field(description="All open alerts by severity, whatever the filters.")
+
+
+@router.get("/alerts", summary="Alerts and their deliveries")
+def read_alerts(
+    edge: EdgeOf,
+    state: Annotated[Literal["open", "all"], Query(description="open: only those that last.")] = "open",
+    stream: Annotated[str | None, Query(description="Only those of a declared stream.")] = None,
+    severity: Annotated[Literal["info", "warning", "critical"] | None, Query()] = None,
+    kind: Annotated[
+        str | None, Query(max_length=60, pattern="^[a-z0-9_]+$", description="Such as breaker_open.")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=1000, description="Alerts a page.")] = 100,
+    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
+) -> AlertList:
+    """The newest first."""
+    if stream is not None:
+        edge.spec(stream)
+    asked = AlertQuery(state == "open", stream, severity, kind, _before(cursor), limit + 1)
+    found = list_alerts(edge.engine, asked)
+    page = found[:limit]
+    following = str(page[-1].id) if len(found) > limit else None
+    return AlertList(data=list(map(_document, page)), next_cursor=following, open=open_counts(edge.engine))
+
+
+def _before(cursor: str | None) -> int | None:
+    if cursor is None:
+        return None
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 19 and int(cursor) <= _LAST_ID):
+        raise ProblemError("bad-cursor", "The cursor does not belong to this query; take it from the page before.")
+    return int(cursor)
+
+
+def _document(alert: ListedAlert) -> AlertDocument:
+    deliveries = [DeliveryDocument.model_validate(each, from_attributes=True) for each in alert.deliveries]
+    return AlertDocument.model_validate({**alert.__dict__, "deliveries": deliveries})
