@@ -16,7 +16,13 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.errors import DestructiveChangeError
 from pipeline_platform.warehouse.schema import streams
-from pipeline_platform.warehouse.stream_tables import StreamTables, quoted, stream_tables, unique_index
+from pipeline_platform.warehouse.stream_tables import (
+    StreamTables,
+    event_ids_table,
+    quoted,
+    stream_tables,
+    unique_index,
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,11 @@ def plan_changes(connection: sa.Connection, spec: StreamSpec) -> Plan:
     changes: list[Change] = []
     if not inspector.has_table(tables.series.name):
         return Plan(spec, (Change(f"{spec.name}: create the stream's tables and views"),))
-    for table in (tables.series, tables.events, tables.minutes):
+    for table in tables.tables:
+        if table is tables.event_ids and not inspector.has_table(table.name):
+            sentence = f"{spec.name}: create {table.name}; events that are loaded already have left no ids there"
+            changes.append(Change(sentence, table=table))
+            continue
         there = {str(column["name"]) for column in inspector.get_columns(table.name)}
         wanted = {column.name for column in table.columns}
         changes += [
@@ -74,6 +84,11 @@ def _changed_otherwise(connection: sa.Connection, spec: StreamSpec) -> tuple[str
                 f"{spec.name}: the default of {name} changes from {before['default']!r} to {dimension.default!r}; "
                 "what is stored stays as it is"
             )
+    if applied.get("unique_event_id") and not spec.unique_event_id:
+        notes.append(
+            f"{spec.name}: event ids are not unique any more; {event_ids_table(spec).name} stays, and empties as its "
+            "ids expire"
+        )
     return tuple(notes) or (f"{spec.name}: description or policies changed",)
 
 
@@ -95,13 +110,13 @@ def apply_changes(connection: sa.Connection, spec: StreamSpec, plan: Plan) -> li
     document = spec.model_dump(mode="json")
     creating = any(change.table is None for change in plan.changes)
     if creating:
-        for table in (tables.series, tables.events, tables.minutes):
-            connection.execute(CreateTable(table))
-            for index in table.indexes:
-                connection.execute(CreateIndex(index))
+        for table in tables.tables:
+            _create(connection, table)
     for change in plan.changes:
         if change.table is not None and change.column is not None:
             _add_column(connection, change.table, change.column)
+        elif change.table is not None and not change.destructive:
+            _create(connection, change.table)
     if creating or any(change.table is not None and change.table.name == tables.series.name for change in plan.changes):
         _unique(connection, spec)
     if not creating:
@@ -113,6 +128,12 @@ def apply_changes(connection: sa.Connection, spec: StreamSpec, plan: Plan) -> li
         register.on_conflict_do_update(index_elements=["name"], set_={"spec": document, "applied_at": sa.func.now()})
     )
     return [change.sentence for change in plan.changes] or list(plan.notes)
+
+
+def _create(connection: sa.Connection, table: sa.Table) -> None:
+    connection.execute(CreateTable(table))
+    for index in table.indexes:
+        connection.execute(CreateIndex(index))
 
 
 def _add_column(connection: sa.Connection, table: sa.Table, column: sa.Column[object]) -> None:
@@ -154,7 +175,7 @@ def _views(connection: sa.Connection, tables: StreamTables, *, creating: bool) -
 
 
 def _comments(connection: sa.Connection, tables: StreamTables) -> None:
-    for table in (tables.series, tables.events, tables.minutes):
+    for table in tables.tables:
         connection.execute(sa.schema.SetTableComment(table))
         _column_comments(connection, table)
     for view in tables.views:

@@ -3,6 +3,7 @@
 <stream>_series    one row a combination of dimensions
 <stream>_events    the facts, narrow and fixed-width, partitioned by day of `ts`
 <stream>_minutes   one-minute aggregates, kept by the load
+<stream>_event_ids the ids that events have taken, only with `unique_event_id`
 <stream>           a view: the facts with their dimensions
 <stream>_1m        a view: the aggregates with their dimensions, averages and variances
 """
@@ -40,7 +41,14 @@ class StreamTables:
     series: sa.Table
     events: sa.Table
     minutes: sa.Table
+    event_ids: sa.Table | None
     views: tuple[View, View]
+
+    @property
+    def tables(self) -> tuple[sa.Table, ...]:
+        """All of the stream's tables."""
+        always = (self.series, self.events, self.minutes)
+        return always if self.event_ids is None else (*always, self.event_ids)
 
 
 def stream_tables(spec: StreamSpec, metadata: sa.MetaData | None = None) -> StreamTables:
@@ -97,13 +105,32 @@ def stream_tables(spec: StreamSpec, metadata: sa.MetaData | None = None) -> Stre
         sa.Index(f"{name}_minutes_by_time", "window_start"),
         comment=f"One-minute aggregates of {name}, kept by the load transaction.",
     )
-    return StreamTables(series, events, minutes, stream_views(spec))
+    event_ids = event_ids_table(spec, metadata) if spec.unique_event_id else None
+    return StreamTables(series, events, minutes, event_ids, stream_views(spec))
+
+
+def event_ids_table(spec: StreamSpec, metadata: sa.MetaData | None = None) -> sa.Table:
+    """The table of the ids that the stream's events have taken."""
+    name = f"{spec.name}_event_ids"
+    return sa.Table(
+        name,
+        metadata if metadata is not None else sa.MetaData(),
+        # Compared byte by byte: that is quicker, and the order in which the load takes them.
+        sa.Column("event_id", sa.Text(collation="C"), primary_key=True, comment="The id."),
+        sa.Column(
+            "received_at", _TIME, nullable=False, comment="When the event that has it was received, or replayed."
+        ),
+        sa.Column("batch_id", sa.BigInteger, nullable=False, comment="assets.id of the batch that took it."),
+        # Grows at its end, as an index on received_at would not: it costs a third of that.
+        sa.Index(f"{name}_by_batch", "batch_id"),
+        comment=f"The event ids of {spec.name} that are taken, a row each; purged after unique_for.",
+    )
 
 
 def sql_type(column: sa.Column[Any]) -> str:
     """A column's type as PostgreSQL calls it, with the short name for times."""
     name = column.type.compile(postgresql.dialect())  # type: ignore[no-untyped-call]
-    return name.lower().replace("timestamp with time zone", "timestamptz")
+    return name.lower().replace("timestamp with time zone", "timestamptz").removesuffix(' collate "c"')
 
 
 def unique_index(spec: StreamSpec) -> str:

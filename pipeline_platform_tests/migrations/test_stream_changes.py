@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from pipeline_platform.core.streams import StreamSpec, parse_spec
 from pipeline_platform.errors import DestructiveChangeError, PermanentError, TransientError
+from pipeline_platform.warehouse.event_ids import purge_expired_ids
 from pipeline_platform.warehouse.migrate import migrate
 from pipeline_platform.warehouse.stream_changes import plan_changes
 from pipeline_platform_tests.integration.batches import (
@@ -207,6 +208,41 @@ def test_a_changed_default_is_said_and_leaves_what_is_stored(engine: sa.Engine) 
     execute(engine, "insert into readings_series (site) values ('y')")
     assert rows(engine, "select unit from readings_series where site = 'y'") == [("F",)]
     migrate(engine, [after], say=_silent)
+
+
+def test_event_ids_may_become_unique_and_cease_to_be(engine: sa.Engine) -> None:
+    unique = readings(more="unique_event_id: true\npolicies: {unique_for: 1h}")
+    migrate(engine, [FIRST])
+    _load(engine, FIRST, 0, site="x", a=1.0, event_id="one")
+    with pytest.raises(PermanentError, match="42P01"):
+        _load(engine, unique, 1, site="x", a=1.0, event_id="one")
+    execute(engine, "delete from assets where state = 'planned'")
+    said: list[str] = []
+    migrate(engine, [unique], say=said.append)
+    assert said == ["readings: create readings_event_ids; events that are loaded already have left no ids there"]
+    migrate(engine, [unique], say=_silent)
+    assert [_load(engine, unique, number, site="x", a=1.0, event_id="one") for number in (2, 3)] == [1, 0]
+    said.clear()
+    migrate(engine, [FIRST], say=said.append)
+    assert said == [
+        "readings: event ids are not unique any more; readings_event_ids stays, and empties as its ids expire"
+    ]
+    migrate(engine, [FIRST], say=_silent)
+    assert _load(engine, FIRST, 4, site="x", a=1.0, event_id="one") == 1
+    migrate(engine, [unique])
+    assert _load(engine, unique, 5, site="x", a=1.0, event_id="one") == 0
+    _load(engine, FIRST, 2 * 3_600_000, site="x", a=1.0)
+    assert purge_expired_ids(engine, FIRST.model_copy(update={"policies": unique.policies})) == 1
+
+
+def test_a_new_stream_with_unique_ids_has_its_table_with_comments_and_grants(engine: sa.Engine) -> None:
+    migrate(engine, [readings(more="unique_event_id: true")])
+    assert rows(engine, "select col_description('readings_event_ids'::regclass, 1)") == [("The id.",)]
+    for role, rights in (("pipeline_loader", (True, True)), ("pipeline_reader", (True, False))):
+        granted = ", ".join(
+            f"has_table_privilege('{role}', 'readings_event_ids', '{right}')" for right in ("select", "delete")
+        )
+        assert rows(engine, f"select {granted}") == [rights]
 
 
 def test_somebodys_own_view_on_top_survives_an_added_field(engine: sa.Engine) -> None:
