@@ -1,0 +1,74 @@
+"""Rows of the suite's table: what was done to the stack, and what the oracle said. One JSON line a row, in a file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+DEFAULT_FILE = Path(".pipeline-faults/rows.jsonl")
+HEAD = "| Fault | Times | Events | Lost | Doubled | Aggregates | Back after | Drained after | Seed |"
+RULE = "|---|---:|---:|---:|---:|---|---:|---:|---:|"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row. `events` were acknowledged meanwhile; `back` and `drained` are seconds: until every service was ready
+    after the last fault, and from then until everything accepted was loaded."""
+
+    family: str
+    fault: str
+    times: int
+    events: int
+    lost: int
+    doubled: int
+    differences: tuple[str, ...]
+    back: float
+    drained: float
+    seed: int
+    note: str = ""
+
+    @property
+    def markdown(self) -> str:
+        """The row of the table."""
+        equal = "NO" if any(each.startswith("aggregates") for each in self.differences) else "equal"
+        return (
+            f"| {self.fault} | {self.times} | {self.events:,} | {self.lost} | {self.doubled} | {equal} | "
+            f"{self.back:.0f} s | {self.drained:.0f} s | {self.seed} |"
+        )
+
+
+def results_file() -> Path:
+    """Where rows are kept, so that families can be run one after the other: PIPELINE_FAULTS_ROWS."""
+    return Path(os.environ.get("PIPELINE_FAULTS_ROWS", str(DEFAULT_FILE)))
+
+
+def keep(row: Row) -> None:
+    """Prints the row and adds it to the file."""
+    print(f"\n{HEAD}\n{RULE}\n{row.markdown}", flush=True)
+    for each in row.differences:
+        print(f"  {each}", flush=True)
+    if row.note:
+        print(f"  {row.note}", flush=True)
+    path = results_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(asdict(row)) + "\n")
+
+
+def kept(path: Path) -> list[Row]:
+    """The rows of a file, the latest of each fault, in the order they first came."""
+    found: dict[str, Row] = {}
+    for line in path.read_text().splitlines():
+        known = json.loads(line)
+        row = Row(**{**known, "differences": tuple(known["differences"])})
+        found[row.fault] = row
+    return list(found.values())
+
+
+def table(rows: Iterable[Row]) -> str:
+    """The rows as Markdown, by family."""
+    ordered = sorted(rows, key=lambda row: row.family)  # stable: within a family as they came
+    return "\n".join([HEAD, RULE, *(row.markdown for row in ordered)])
