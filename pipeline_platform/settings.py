@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pipeline_platform.errors import SettingError
@@ -51,6 +51,7 @@ class Settings(BaseSettings):
         None, ge=1, le=65535, description="The Dagster code server's port (loopback). Default: a free one, remembered."
     )
     dagster_url: str | None = Field(None, description="Where people reach the Dagster UI, for links.")
+    gateway_url: str | None = Field(None, description="Where people reach the gateway, for links.")
     worker_ready_file: Path | None = Field(None, description="A file that a worker makes when it takes tasks.")
     worker_max_runs: int = Field(5_000, ge=1, description="A worker's child is replaced after so many runs.")
     worker_max_memory: int = Field(1_500 * 2**20, ge=2**28, description="A worker's child is replaced beyond this.")
@@ -76,6 +77,26 @@ class Settings(BaseSettings):
     )
     runs_burst: float = Field(5.0, ge=1, description="Runs of one stream that may be requested without waiting.")
     lost_run_after: float = Field(60.0, gt=0, description="A requested batch without a live run is requested again.")
+    breaker_share: float = Field(
+        0.2, gt=0, le=1, description="More rejects than this share of the last events pause a stream."
+    )
+    breaker_window_events: int = Field(10_000, ge=1, description="How many last events the share is taken of.")
+    breaker_min_rejects: int = Field(100, ge=1, description="Fewer rejects among them never pause a stream.")
+    breaker_pause_seconds: float = Field(
+        60.0, gt=0, le=900, description="A paused stream tries a small batch after so long; twice that the next time."
+    )
+    breaker_probe_events: int = Field(1_000, ge=1, description="The most events of that small batch.")
+    retry_jitter: float = Field(
+        0.0, ge=0, le=1, description="An op's next try waits 2, 4, 8 s, and by chance up to this share longer."
+    )
+    alerts_file: Path | None = Field(None, description="A file of routes: who is told of which alerts.")
+    alerts_allow_private: bool = Field(False, description="Webhooks may lead to addresses that are not public.")
+    keep_alerts_days: float = Field(30.0, gt=0, description="How long alerts are kept after their end or last raise.")
+    keep_replayed_letters_days: float = Field(30.0, ge=1, description="How long dead letters stay once replayed.")
+    keep_discarded_letters_days: float = Field(30.0, ge=1, description="How long dead letters stay once discarded.")
+    keep_open_letters_days: float | None = Field(
+        None, ge=1, description="How long dead letters stay that nobody has settled. Unset: for ever."
+    )
     keep_succeeded_runs_hours: float = Field(24.0, gt=0, description="How long Dagster keeps runs that succeeded.")
     keep_failed_runs_days: float = Field(14.0, gt=0, description="How long Dagster keeps runs that failed.")
     max_run_seconds: int = Field(900, ge=10, description="A run that takes longer is ended and its batch retried.")
@@ -96,6 +117,16 @@ class Settings(BaseSettings):
     )
     wait_max_seconds: float = Field(30.0, ge=0, description="The longest `?wait=`.")
 
+    embedded: bool = Field(False, description="Set by `up` for its processes when both servers are embedded.")
+    chaos: float = Field(0.0, ge=0, le=1, description="The share of loads that fail, to watch; set by `up --chaos`.")
+    chaos_seed: int = Field(0, description="The same seed makes the same loads fail.")
+
+    @model_validator(mode="after")
+    def _no_chaos_in_earnest(self) -> Settings:
+        if self.chaos and not self.embedded:
+            raise ValueError("chaos is for `pipeline-platform up --chaos` with its embedded servers, nowhere else")
+        return self
+
     @field_validator("trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
@@ -108,6 +139,8 @@ class Settings(BaseSettings):
             return cls(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
         except ValidationError as error:
             first = error.errors()[0]
+            if not first["loc"]:  # two settings that do not go together
+                raise SettingError(f"{first['msg'].removeprefix('Value error, ').capitalize()}.") from None
             name = "_".join(str(part) for part in first["loc"]).upper()
             raise SettingError(f"The setting {name} is not usable: {first['msg']}.") from None
 
@@ -124,6 +157,11 @@ class Settings(BaseSettings):
     def dagster_link(self) -> str:
         """The base of links to the Dagster UI, without a trailing slash."""
         return (self.dagster_url or f"http://{self.host}:{self.dagster_port}").rstrip("/")
+
+    @property
+    def gateway_link(self) -> str:
+        """The base of links to the gateway, without a trailing slash."""
+        return (self.gateway_url or f"http://{self.host}:{self.port}").rstrip("/")
 
 
 def require(value: str | None, name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -89,6 +89,23 @@ class GatewayClient:
     def get(self, path: str) -> dict[str, Any]:
         """The JSON document at `path`."""
         return self._ask("GET", path, {}, None).document
+
+    def download(self, path: str) -> Iterator[bytes]:
+        """The body at `path` in pieces as they come, for what is too large to hold. Not tried again.
+
+        Raises TransientError when it breaks off: what came so far is not all of it.
+        """
+        try:
+            with self._session.get(
+                self.url + path, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS), allow_redirects=False
+            ) as reply:
+                if reply.status_code != 200:
+                    detail = _document(reply).get("detail") or f"{reply.status_code} {reply.reason}"
+                    kind = TransientError if reply.status_code in AGAIN or reply.status_code >= 500 else PermanentError
+                    raise kind(f"The gateway refused: {detail}")
+                yield from reply.iter_content(64 * 2**10)
+        except _NETWORK:
+            raise TransientError(f"{self.url} broke off, or cannot be reached; nothing of it is complete.") from None
 
     def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         """Sends `body`, the same until there is an answer: the caller's Idempotency-Key makes that harmless.

@@ -7,7 +7,21 @@ import sys
 import typer
 from rich.console import Console
 
-from pipeline_platform.cli import doctor, ingest, job, keys, migrate, sql, status, streams, up, worker
+from pipeline_platform.cli import (
+    alerts,
+    assets,
+    doctor,
+    ingest,
+    job,
+    keys,
+    letter_changes,
+    migrate,
+    sql,
+    status,
+    streams,
+    up,
+    worker,
+)
 from pipeline_platform.errors import PlatformError
 
 app = typer.Typer(
@@ -18,7 +32,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (up, worker, status, ingest, streams, job, sql, migrate, doctor, keys):
+for command in (up, worker, status, ingest, streams, job, assets, letter_changes, alerts, sql, migrate, doctor, keys):
     command.register(app)
 
 

@@ -22,7 +22,7 @@ def print_table(names: Sequence[str], rows: Iterator[tuple[Any, ...]], limit: in
     """The first `limit` rows for people, and whether there are more."""
     table = Table()
     for name in names:
-        table.add_column(Text(_printable(name)))
+        table.add_column(Text(printable(name)))
     count = 0
     for row in islice(rows, limit):
         table.add_row(*(_cell(value) for value in row))
@@ -40,10 +40,10 @@ def _cell(value: Any) -> Text:
     if value is None:
         return Text("null", style="dim")
     number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
-    return Text(_printable(_plain(value)), justify="right" if number else "left")
+    return Text(printable(_plain(value)), justify="right" if number else "left")
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Events come from anywhere: what would steer the terminal is shown instead of sent."""
     return "".join(sign if sign.isprintable() or sign == "\n" else f"\\x{ord(sign):02x}" for sign in text)
 

@@ -9,6 +9,7 @@ import requests
 import typer
 from rich.table import Table
 
+from pipeline_platform.cli.alerts import COLOURS
 from pipeline_platform.cli.options import AsJson, StateDir, connections, console, print_json
 from pipeline_platform.core.streams import load_specs
 from pipeline_platform.errors import PlatformError, SettingError
@@ -19,9 +20,11 @@ from pipeline_platform.queue.connection import connect as connect_queue
 from pipeline_platform.queue.redis_streams import RedisStreams
 from pipeline_platform.queue.workers import WorkerBoard
 from pipeline_platform.settings import Settings
+from pipeline_platform.warehouse.alert_views import AlertQuery, list_alerts, open_counts
 from pipeline_platform.warehouse.engine import connect as connect_warehouse
 from pipeline_platform.warehouse.ledger import Ledger
 
+ALERTS = 5  # the newest open ones are shown
 SECRET = ("warehouse_loader_url", "dagster_database_url")
 
 
@@ -76,6 +79,7 @@ def _report(settings: Settings, where: Connections) -> dict[str, Any]:
         "services": services,
         "workers": _workers(where),
         "streams": _streams(settings, where),
+        "alerts": _alerts(where),
     }
 
 
@@ -88,6 +92,22 @@ def _gateway_ready(where: Connections) -> bool:
         return requests.get(f"{where.gateway_url}/readyz", timeout=5).status_code == 200
     except requests.RequestException:
         return False
+
+
+def _alerts(where: Connections) -> dict[str, Any]:
+    """How many alerts are open by severity, and the newest of them."""
+    engine = connect_warehouse(where.warehouse_readonly_url, pool_size=1)
+    try:
+        newest = list_alerts(engine, AlertQuery(limit=ALERTS))
+        fields = ("id", "severity", "kind", "stream", "title", "times", "raised_at", "last_raised_at")
+        return {
+            "open": open_counts(engine),
+            "newest": [{name: getattr(alert, name) for name in fields} for alert in newest],
+        }
+    except PlatformError as error:
+        return {"open": {}, "newest": [], "error": str(error)}
+    finally:
+        engine.dispose()
 
 
 def _workers(where: Connections) -> dict[str, Any]:
@@ -165,3 +185,8 @@ def _print(report: dict[str, Any]) -> None:
     for stream in report["streams"]:
         if "error" in stream:
             console.print(f"{stream['name']}: {stream['error']}", style="red", markup=False)
+    alerts = report["alerts"]
+    for alert in alerts["newest"]:
+        console.print(f"{alert['severity']}: {alert['title']}", style=COLOURS[alert["severity"]], markup=False)
+    if (more := sum(alerts["open"].values()) - len(alerts["newest"])) > 0:
+        console.print(f"and {more} more open alerts: pipeline-platform alerts list", markup=False)

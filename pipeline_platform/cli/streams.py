@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
+from pipeline_platform.cli.gateway_client import GatewayClient
+from pipeline_platform.cli.ingest_session import find_gateway
 from pipeline_platform.cli.options import AsJson, StateDir, connections, console, print_json
 from pipeline_platform.core.streams import StreamSpec, load_spec, load_specs
 from pipeline_platform.errors import PlatformError, SettingError, SpecError
@@ -73,6 +76,32 @@ def _backlogs(where: Connections | None, specs: dict[str, StreamSpec]) -> dict[s
         client.close()
 
 
+@group.command("resume")
+def resume(
+    name: Annotated[str, typer.Argument(help="The stream's name.", show_default=False)],
+    state_dir: StateDir = None,
+    url: Annotated[str | None, typer.Option(help="Another gateway.", show_default=False)] = None,
+    key: Annotated[str | None, typer.Option(help="Another API key, with the scope admin.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Close a stream's breaker, which too many rejects have opened: planning goes on, whatever was rejected.
+
+    Example: pipeline-platform streams resume telemetry
+    """
+    _, url, key = find_gateway(state_dir, url, key)
+    client = GatewayClient(url, key, patience=5.0)
+    try:
+        document = client.post(f"/v1/streams/{quote(name, safe='')}/resume", b"", {}).document
+    finally:
+        client.close()
+    if as_json:
+        print_json(document)
+    elif document["resumed"]:
+        console.print(f"{name} goes on.", markup=False)
+    else:
+        console.print(f"{name} was not paused. It is {document['health']['state']}.", markup=False)
+
+
 @group.command("show")
 def show(
     name: Annotated[str, typer.Argument(help="The stream's name.", show_default=False)],
@@ -93,7 +122,7 @@ def show(
     document = {
         **spec.model_dump(mode="json"),
         "endpoint": f"{gateway}/v1/streams/{name}/events",
-        "tables": [tables.events.name, tables.series.name, tables.minutes.name],
+        "tables": [table.name for table in tables.tables],
         "views": [view.name for view in tables.views],
     }
     if as_json:

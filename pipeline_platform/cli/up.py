@@ -13,6 +13,7 @@ import typer
 from rich.markup import escape
 
 from pipeline_platform.cli.options import StateDir, console
+from pipeline_platform.errors import SettingError
 from pipeline_platform.local.connections import Connections
 from pipeline_platform.local.lock import hold
 from pipeline_platform.local.processes import Step
@@ -43,6 +44,11 @@ def up(
     workers: Annotated[
         int | None, typer.Option(help="Processes that execute runs. (default: 2)", show_default=False)
     ] = None,
+    chaos: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Make this share of loads fail, to watch retries, assets and alerts work."),
+    ] = None,
+    chaos_seed: Annotated[int, typer.Option(help="The same seed makes the same loads fail.")] = 0,
 ) -> None:
     """Start the whole platform and keep it running until Ctrl-C.
 
@@ -51,6 +57,8 @@ def up(
     Example: pipeline-platform up --demo --port 8080
     """
     settings = Settings.load(state_dir=state_dir, port=port, dagster_port=dagster_port, host=host, workers=workers)
+    if chaos is not None:
+        settings = _with_chaos(settings, chaos, chaos_seed)
     log = _Log()
     with hold(settings.state_dir) as folder:
         for name in end_leftovers(folder):
@@ -59,6 +67,12 @@ def up(
         began = time.monotonic()
         ready = Step("ready", lambda: _show(stack.connections, folder, time.monotonic() - began, demo=demo))
         Supervisor(stack.plan(ready, demo=demo), log.emit, folder).run()
+
+
+def _with_chaos(settings: Settings, chaos: float, seed: int) -> Settings:
+    if settings.database_url or settings.redis_url:
+        raise SettingError("--chaos is for the embedded servers; unset DATABASE_URL and REDIS_URL to play with it.")
+    return settings.model_copy(update={"embedded": True, "chaos": chaos, "chaos_seed": seed})
 
 
 class _Log:

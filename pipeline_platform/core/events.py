@@ -52,6 +52,7 @@ class Decoded:
     """Well-formed, well-typed events, a row each, and the lines that were not.
 
     `ts_us` is NO_TS where the event has none; a measure is NaN where the event has none (JSON cannot say NaN).
+    `event_ids` is Arrow text, null where the event has none; None in a stream that does not ask for them.
     """
 
     entry: Int32s
@@ -60,6 +61,7 @@ class Decoded:
     dimensions: dict[str, TextColumn]
     measures: dict[str, Float64s]
     rejections: Rejections
+    event_ids: pa.Array | None = None
 
     def __len__(self) -> int:
         return len(self.entry)
@@ -146,6 +148,7 @@ class _Decoder:
         self._parts: list[tuple[Int32s, Int32s, Int64s]] = []
         self._texts: dict[str, list[pa.DictionaryArray]] = {name: [] for name in self._dimensions}
         self._numbers: dict[str, list[Float64s]] = {name: [] for name in self._measures}
+        self._event_ids: list[pa.Array] | None = [] if spec.unique_event_id else None
 
     def read(self, entries: Sequence[Entry], start: int, end: int) -> _Chunk:
         """Reads entries[start:end] in one go; nothing of the decoder changes, so it may run beside `decode`."""
@@ -279,6 +282,9 @@ class _Decoder:
         for name in self._measures:
             numbers = table[name].combine_chunks().to_numpy(zero_copy_only=False)
             self._numbers[name].append(numbers if keep is None else numbers[keep])
+        if self._event_ids is not None:
+            column = table["event_id"].combine_chunks()
+            self._event_ids.append(column if keep is None else column.filter(pa.array(keep)))
 
     def _decode_lines(self, entry: list[int], line: list[int], raws: list[bytes]) -> None:
         """The slow way: a line at a time."""
@@ -308,6 +314,8 @@ class _Decoder:
         for name in self._measures:
             values = [row.get(name) for row in rows]
             self._numbers[name].append(np.array([np.nan if v is None else float(v) for v in values], np.float64))
+        if self._event_ids is not None:
+            self._event_ids.append(pa.array([row.get("event_id") for row in rows], pa.string()))
 
     def _check(self, event: dict[str, Any]) -> Problem | None:
         """The first problem that the columnar reader would have stumbled over, or None. The time is not looked at."""
@@ -337,6 +345,7 @@ class _Decoder:
                 for name, parts in self._numbers.items()
             },
             rejections=self._rejections.freeze(),
+            event_ids=_text_array(self._event_ids) if self._event_ids is not None else None,
         )
 
 
@@ -346,6 +355,10 @@ def _text_column(parts: list[pa.DictionaryArray]) -> TextColumn:
     column = pa.chunked_array(parts).unify_dictionaries()
     codes = [pc.fill_null(part.indices, -1).to_numpy(zero_copy_only=False) for part in column.chunks]
     return TextColumn(np.concatenate(codes).astype(np.int32, copy=False), tuple(column.chunk(0).dictionary.to_pylist()))
+
+
+def _text_array(parts: list[pa.Array]) -> pa.Array:
+    return pa.chunked_array(parts, pa.string()).combine_chunks()
 
 
 def _loads(raw: bytes) -> dict[str, Any] | Problem:

@@ -21,11 +21,17 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
 RESERVED = frozenset({"ts", "received_at", "batch_id", "series_id", "event_id", "window_start", "events", "stream"})
 SHIPPED = Path(__file__).resolve().parent.parent / "streams"
 # Names of tables and views that a stream's own name must not be, or end like.
-TAKEN = frozenset({"assets", "batch_receipts", "dead_letters", "streams", "alembic_version"})
-SUFFIXES = ("_series", "_events", "_minutes", "_1m", "_1h", "_1d")
+TAKEN = frozenset(
+    {
+        *("assets", "assets_failed", "assets_latest", "batch_receipts", "dead_letters", "replays", "breakers"),
+        *("alerts", "alert_deliveries", "streams", "alembic_version"),
+    }
+)
+SUFFIXES = ("_series", "_events", "_minutes", "_event_ids", "_1m", "_1h", "_1d")
 MEASURE_SUFFIXES = ("count", "sum", "min", "max", "avg", "var", "m2", "first", "first_ts", "last", "last_ts")
 _DURATION = re.compile(r"([0-9]{1,12})\s*(s|m|h|d)\Z")
 _LONGEST = timedelta(days=36_500)
+_SHORTEST_UNIQUE = timedelta(minutes=1)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -59,7 +65,8 @@ class Policies(_Frozen):
     """What happens to events that are odd. Durations are written `90s`, `5m`, `1h`, `30d`.
 
     An event older than `retention_days` or further ahead than `future_tolerance` is rejected; one that arrives more
-    than `late_after` behind its own time is loaded and counted as late.
+    than `late_after` behind its own time is loaded and counted as late. With `unique_event_id`, an `event_id` is taken
+    for `unique_for`.
     """
 
     unknown_fields: Literal["reject", "ignore"] = "reject"
@@ -67,8 +74,9 @@ class Policies(_Frozen):
     future_tolerance: timedelta = timedelta(minutes=5)
     retention_days: int = Field(90, ge=1, le=36_500)
     windows: Literal["1m"] = "1m"
+    unique_for: timedelta = timedelta(days=7)
 
-    @field_validator("late_after", "future_tolerance", mode="before")
+    @field_validator("late_after", "future_tolerance", "unique_for", mode="before")
     @classmethod
     def _duration(cls, value: object) -> object:
         if isinstance(value, timedelta):
@@ -93,7 +101,7 @@ class StreamSpec(_Frozen):
     dimensions: dict[str, Dimension] = Field(min_length=1, max_length=16)
     measures: dict[str, Measure] = Field(min_length=1, max_length=32)
     policies: Policies = Policies()
-    unique_event_id: Literal[False] = False
+    unique_event_id: bool = Field(False, strict=True)
 
     @field_validator("name")
     @classmethod
@@ -133,6 +141,15 @@ class StreamSpec(_Frozen):
             for name in sorted(derived & taken):
                 raise _at("measures", measure, f"{name} would name both a column of the aggregates and another field")
             taken |= derived
+        return self
+
+    @model_validator(mode="after")
+    def _unique_within_retention(self) -> Self:
+        period, kept = self.policies.unique_for, timedelta(days=self.policies.retention_days)
+        if self.unique_event_id and not _SHORTEST_UNIQUE <= period <= kept:
+            # What is kept of an event must not outlive the event.
+            message = f"unique_for is between 1m and the {kept.days}d of retention_days"
+            raise _at("policies", "unique_for", message)
         return self
 
     @property

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from pipeline_platform.core.event_ids import EventIds
 from pipeline_platform.core.events import Float64s
 from pipeline_platform.core.rejections import Int32s
 from pipeline_platform.core.streams import StreamSpec
@@ -19,10 +20,11 @@ CELLS_PER_EVENT = 4  # series times windows up to which all of them are counted,
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """What is left after the negatives are gone, and the entry of each event that went."""
+    """What is left after the negatives are gone; the entry and, where the stream has them, the id of each that went."""
 
     columns: Columns
     dropped_entry: Int32s
+    dropped_ids: EventIds | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,8 @@ def drop_negatives(columns: Columns, spec: StreamSpec) -> Dropped:
     for name, measure in spec.measures.items():
         if measure.negatives == "drop":
             negative |= columns.measures[name] < 0
-    return Dropped(columns.where(~negative), columns.entry[negative])
+    ids = columns.ids.where(negative) if columns.ids is not None else None
+    return Dropped(columns.where(~negative), columns.entry[negative], ids)
 
 
 def aggregate(columns: Columns, width_us: int = MINUTE_US) -> Aggregates:

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline_platform.core.entries import Entry
+from pipeline_platform.core.event_ids import MAX_LENGTH, EventIds
 from pipeline_platform.core.events import Decoded, Float64s, TextColumn
 from pipeline_platform.core.rejections import Int32s, Problem, Reason, RejectionList, Rejections
-from pipeline_platform.core.streams import StreamSpec
+from pipeline_platform.core.streams import Policies, StreamSpec
 from pipeline_platform.core.times import NO_TS, Int64s
 from pipeline_platform.core.windows import DAY_US
 
@@ -27,7 +30,10 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Valid events, a row each; the dimensions are one code into `series`, a tuple of texts in the spec's order."""
+    """Valid events, a row each; the dimensions are one code into `series`, a tuple of texts in the spec's order.
+
+    `ids` are the events' ids, in a stream with `unique_event_id`.
+    """
 
     entry: Int32s
     ts_us: Int64s
@@ -35,6 +41,7 @@ class Columns:
     series_code: Int32s
     series: tuple[tuple[str, ...], ...]
     measures: dict[str, Float64s]
+    ids: EventIds | None = None
 
     def __len__(self) -> int:
         return len(self.entry)
@@ -50,6 +57,7 @@ class Columns:
             self.series_code[keep],
             self.series,
             {name: values[keep] for name, values in self.measures.items()},
+            self.ids.where(keep) if self.ids is not None else None,
         )
 
 
@@ -98,6 +106,13 @@ def validate(decoded: Decoded, entries: Sequence[Entry], spec: StreamSpec) -> Va
             reject(np.isnan(values), Reason.MISSING_FIELD, name, "the field is missing")
         reject(np.isinf(values), Reason.NOT_FINITE, name, "is not a finite number")
         reject(np.abs(values) > LARGEST, Reason.OUT_OF_RANGE, name, f"is beyond {LARGEST:g}")
+    ids = decoded.event_ids
+    if ids is not None:
+        lengths = pc.fill_null(pc.utf8_length(ids), 1).to_numpy()
+        reject(_mask(ids.is_null()), Reason.MISSING_FIELD, "event_id", "the field is missing")
+        outside = (lengths < 1) | (lengths > MAX_LENGTH)
+        reject(outside, Reason.OUT_OF_RANGE, "event_id", f"has to have 1 to {MAX_LENGTH} characters")
+        reject(_mask(pc.match_substring(ids, "\0")), Reason.MALFORMED, "event_id", "holds a NUL character")
     policies = spec.policies
     oldest = received_us - policies.retention_days * DAY_US
     reject(
@@ -129,10 +144,20 @@ def validate(decoded: Decoded, entries: Sequence[Entry], spec: StreamSpec) -> Va
         codes,
         series,
         {name: _tidy(values) for name, values in decoded.measures.items()},
+        EventIds(decoded.entry, decoded.line, received_us, ids) if ids is not None else None,
     ).where(good)
+    return Validated(columns, rejections.freeze(after=decoded.rejections), late_events(columns, policies))
+
+
+def late_events(columns: Columns, policies: Policies) -> int:
+    """How many events came more than `late_after` behind their own time."""
     late_us = int(policies.late_after.total_seconds() * 1_000_000)
-    late = int(np.count_nonzero(columns.received_us - columns.ts_us > late_us))
-    return Validated(columns, rejections.freeze(after=decoded.rejections), late)
+    return int(np.count_nonzero(columns.received_us - columns.ts_us > late_us))
+
+
+def _mask(column: pa.Array) -> Bools:
+    """An Arrow column of booleans, null as False."""
+    return np.asarray(pc.fill_null(column, False).to_numpy(zero_copy_only=False), dtype=bool)
 
 
 def _tidy(values: Float64s) -> Float64s:

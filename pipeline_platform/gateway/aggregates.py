@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -14,6 +13,7 @@ from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.core.windows import to_datetime
 from pipeline_platform.gateway.access import EdgeOf, scoped
 from pipeline_platform.gateway.cursor import Cursor, decode_cursor, encode_cursor, question_of
+from pipeline_platform.gateway.moments import parse_moment
 from pipeline_platform.gateway.openapi import PROBLEMS
 from pipeline_platform.gateway.problems import ProblemError, shown
 from pipeline_platform.gateway.tables import ARROW, as_arrow, as_csv, as_json
@@ -23,8 +23,6 @@ router = APIRouter(prefix="/v1", tags=["aggregates"], dependencies=[Depends(scop
 
 _OWN = frozenset({"window", "from", "to", "format", "limit", "cursor"})
 _MOST_VALUES = 100
-_MILLIS = re.compile(r"\d{1,15}\Z", re.ASCII)
-_LAST_MS = 253_402_300_799_000
 
 
 class AggregateDocument(BaseModel):
@@ -107,19 +105,9 @@ def _range(start: str | None, end: str | None, cursor: Cursor | None) -> tuple[d
 
 def _moment(name: str, text: str) -> datetime:
     try:
-        if _MILLIS.match(text):
-            return to_datetime(min(int(text), _LAST_MS) * 1000)
-        # A `+` that was not escaped in a URL arrives as a space.
-        moment = datetime.fromisoformat(text.replace(" ", "+") if text[-6:-5] == " " else text)
-        if moment.tzinfo is None:
-            raise ValueError
-        moment = moment.astimezone(UTC)
-        if moment.year < 1970:
-            raise ValueError
-    except (ValueError, OverflowError):
-        detail = f"{name} has to be an RFC 3339 time with an offset since 1970, or epoch milliseconds."
-        raise _bad(name, detail) from None
-    return moment
+        return parse_moment(text)
+    except ValueError as error:
+        raise _bad(name, f"{name} {error}") from None
 
 
 def _bad(name: str, detail: str) -> ProblemError:

@@ -15,7 +15,17 @@ from starlette.routing import Route
 
 from pipeline_platform import __version__
 from pipeline_platform.core.streams import StreamSpec, load_specs
-from pipeline_platform.gateway import aggregates, health, lookup, stats
+from pipeline_platform.gateway import (
+    aggregates,
+    alerts,
+    assets,
+    dead_letters,
+    health,
+    letter_changes,
+    lookup,
+    replays,
+    stats,
+)
 from pipeline_platform.gateway.docs_page import add_docs
 from pipeline_platform.gateway.edge import Edge, make_edge
 from pipeline_platform.gateway.ingest import INGEST_PATH, IngestEndpoint
@@ -53,7 +63,7 @@ def build_app(settings: Settings, specs: Mapping[str, StreamSpec]) -> FastAPI:
     )
     app.state.edge = edge
     app.router.routes.insert(0, Route(INGEST_PATH, IngestEndpoint(edge), methods=["POST"]))
-    for part in (lookup, aggregates, stats, health):
+    for part in (lookup, aggregates, assets, dead_letters, letter_changes, replays, alerts, stats, health):
         app.include_router(part.router)
     add_docs(app)
     install_problem_handlers(app)

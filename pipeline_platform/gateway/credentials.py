@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 
-from pipeline_platform.errors import QueueUnavailableError, TransientError
+from pipeline_platform.errors import QueueRefusedError, QueueUnavailableError, TransientError
 from pipeline_platform.gateway.problems import ProblemError
 from pipeline_platform.queue.keys import Key, KeyStore, token_id
 
@@ -42,7 +42,7 @@ class KeyCache:
         self._asked_at = self._clock()
         try:
             self._keys = await asyncio.get_running_loop().run_in_executor(self._threads, self._store.all_hashes)
-        except TransientError:
+        except (TransientError, QueueRefusedError):
             pass  # readyz tells
         finally:
             self._asking = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,19 +38,26 @@ from pipeline_platform.queue.workers import WorkerBoard
 from pipeline_platform.settings import Settings, require
 from pipeline_platform.warehouse.engine import connect as connect_warehouse
 
+EXPORTS = 2  # at once: each holds one of the engine's connections for as long as its reader takes
 _SIDE_TIMEOUT = 3.0  # for what may be asked again; appends wait longer, because nobody knows how a lost one ended
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Edge:
-    """One gateway process. Nothing in it needs a server to be up when it is made."""
+    """One gateway process. Nothing in it needs a server to be up when it is made.
+
+    `engine` only reads, as a role that may not write; `writer` is for what admins ask to be changed.
+    """
 
     specs: Mapping[str, StreamSpec]
     bounds: Bounds
     wait_max_seconds: float
     queue: RedisStreams
     engine: sa.Engine
+    writer: sa.Engine
+    dagster_link: str
+    exports: threading.Semaphore
     flusher: Flusher
     keys: KeyCache
     addresses: ClientAddresses
@@ -92,6 +100,7 @@ class Edge:
                 pool.shutdown(wait=True, cancel_futures=True)
             self.gauges.close()
             self.engine.dispose()
+            self.writer.dispose()
 
     async def _measure(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self.threads, self.pressure.measure)
@@ -110,6 +119,7 @@ def make_edge(settings: Settings, specs: Mapping[str, StreamSpec]) -> Edge:
     side = connect_queue(redis_url, timeout=_SIDE_TIMEOUT, connections=32)
     side_queue = RedisStreams(side)
     engine = connect_warehouse(database_url, pool_size=8, application="pipeline-gateway")
+    writer_url = settings.loader_database_url or settings.database_url or database_url
     threads = ThreadPoolExecutor(8, "side")
     metrics = Metrics()
     sources: list[Gauges] = [LedgerGauges(engine, metrics, specs), WorkerGauges(WorkerBoard(side), metrics)]
@@ -131,6 +141,9 @@ def make_edge(settings: Settings, specs: Mapping[str, StreamSpec]) -> Edge:
         wait_max_seconds=settings.wait_max_seconds,
         queue=side_queue,
         engine=engine,
+        writer=connect_warehouse(writer_url, pool_size=1, application="pipeline-gateway writer"),
+        dagster_link=settings.dagster_link,
+        exports=threading.Semaphore(EXPORTS),
         flusher=Flusher(queue, observe=metrics.appended),
         keys=KeyCache(KeyStore(side), threads),
         addresses=ClientAddresses(settings.trusted_proxies),

@@ -7,11 +7,15 @@ from collections.abc import Callable, Iterable
 
 import sqlalchemy as sa
 
+from pipeline_platform.core.breaker import BreakerState
 from pipeline_platform.errors import PlatformError
 from pipeline_platform.gateway.gauges import Gauges, show
 from pipeline_platform.gateway.metrics import Metrics
+from pipeline_platform.warehouse.alert_views import open_counts
+from pipeline_platform.warehouse.breakers import Breakers
 from pipeline_platform.warehouse.stats import Stages, minute_stages
 
+_OPEN = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 0.5, BreakerState.OPEN: 1.0}
 _NONE = Stages(0, 0, 0, {})
 
 
@@ -31,13 +35,18 @@ class LedgerGauges(Gauges):
 
     def _read(self) -> None:
         try:
-            found = minute_stages(self._engine)
+            found, alerts = minute_stages(self._engine), open_counts(self._engine)
+            breakers = Breakers(self._engine).all()
         except PlatformError:
             self._metrics.warehouse_up.set(0)
             return
         self._metrics.warehouse_up.set(1)
+        for severity, count in alerts.items():
+            self._metrics.alerts.labels(severity).set(count)
         stages: dict[tuple[str, ...], float] = {}
         for stream in self._streams:
+            state = breakers[stream].state if stream in breakers else BreakerState.CLOSED
+            self._metrics.breakers.labels(stream).set(_OPEN[state])
             figures = found.get(stream, _NONE)
             self._metrics.runs.labels(stream).set(figures.runs / 60)
             self._metrics.unsettled.labels(stream, "planned").set(figures.planned)

@@ -1,10 +1,10 @@
-"""GET /v1/receipts/{receipt}, /v1/streams and /v1/streams/{stream}."""
+"""GET /v1/receipts/{receipt}, /v1/streams and /v1/streams/{stream}; POST /v1/streams/{stream}/resume."""
 
 from __future__ import annotations
 
 import time
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path
 from pydantic import BaseModel, Field
@@ -14,6 +14,9 @@ from pipeline_platform.gateway.edge import Edge
 from pipeline_platform.gateway.openapi import PROBLEMS
 from pipeline_platform.gateway.receipts import ReceiptDocument, parse_receipt, unknown_receipt
 from pipeline_platform.gateway.stats_board import Totals
+from pipeline_platform.queue.keys import Key
+from pipeline_platform.warehouse.breakers import Breakers
+from pipeline_platform.warehouse.health import stream_health
 from pipeline_platform.warehouse.ledger import Ledger
 
 router = APIRouter(prefix="/v1", tags=["streams"], responses=PROBLEMS)
@@ -35,6 +38,39 @@ class StreamList(BaseModel):
     streams: list[StreamSummary]
 
 
+class BreakerDocument(BaseModel):
+    """A stream's breaker: whether rejects have paused its planning."""
+
+    state: Literal["closed", "open", "half_open"]
+    reason: str | None = Field(description="Why it last changed.")
+    changed_at: datetime | None
+    probe_at: datetime | None = Field(description="When an open breaker lets a small batch through.")
+    openings: int = Field(description="Times it has opened in a row; each doubles the pause.")
+    examples: list[dict[str, Any]] = Field(description="Up to three of the rejects that opened it.")
+
+
+class HealthDocument(BaseModel):
+    """How a stream is."""
+
+    state: Literal["ok", "failing", "paused", "blocked"] = Field(
+        description="failing: batches fail and are tried again; paused: the breaker is open, what is accepted waits; "
+        "blocked: batches fail until somebody acts."
+    )
+    since: datetime | None
+    message: str | None
+    failing_batches: int
+    next_attempt_at: datetime | None
+    breaker: BreakerDocument
+
+
+class ResumeDocument(BaseModel):
+    """What resuming did."""
+
+    stream: str
+    resumed: bool = Field(description="False: the breaker was closed already.")
+    health: HealthDocument
+
+
 class StreamDocument(StreamSummary):
     """A declared stream and where it stands."""
 
@@ -43,6 +79,7 @@ class StreamDocument(StreamSummary):
     backlog_events: int = Field(description="Accepted and not settled yet.")
     watermark: str = Field(description="Every request with a receipt below this id is settled.")
     last_loaded_at: datetime | None
+    health: HealthDocument
     lag_seconds: float = Field(description="Age of the oldest request that is not settled; 0 without one.")
 
 
@@ -86,7 +123,37 @@ def read_stream(edge: EdgeOf, stream: str, _: object = Depends(scoped("read"))) 
         backlog_events=position.events if position else 0,
         watermark=str(watermark),
         last_loaded_at=totals.last_loaded_at,
+        health=_health(edge, stream),
         lag_seconds=max(0.0, time.time() - oldest.ms / 1000) if oldest else 0.0,
+    )
+
+
+@router.post("/streams/{stream}/resume", summary="Close the stream's breaker")
+def resume_stream(edge: EdgeOf, stream: str, key: Annotated[Key, Depends(scoped("admin"))]) -> ResumeDocument:
+    """Goes on with planning whatever was rejected; harmless where the breaker is closed."""
+    edge.spec(stream)
+    resumed = Breakers(edge.writer).resume(stream, f"key {key.id}", datetime.now(UTC))
+    return ResumeDocument(stream=stream, resumed=resumed, health=_health(edge, stream))
+
+
+def _health(edge: Edge, stream: str) -> HealthDocument:
+    health = stream_health(edge.engine, stream)
+    breaker = health.breaker
+    return HealthDocument(
+        state=health.state.value,
+        since=health.since,
+        message=health.message,
+        failing_batches=health.failing_batches,
+        next_attempt_at=health.next_attempt_at,
+        breaker=BreakerDocument(
+            state=breaker.state.value,
+            reason=breaker.reason,
+            changed_at=breaker.changed_at,
+            probe_at=breaker.probe_at,
+            openings=breaker.openings,
+            # Without the payloads: those are for keys with the scope admin, at /v1/dead-letters.
+            examples=[{name: each[name] for name in each if name != "payload"} for each in breaker.examples],
+        ),
     )
 
 

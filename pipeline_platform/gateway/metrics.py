@@ -82,6 +82,13 @@ class Metrics:
             "pipeline_unsettled_batches", "Batches that are planned or failed.", ("stream", "state"), registry=registry
         )
 
+        self.alerts = Gauge("pipeline_alerts_open", "Open alerts by severity.", ("severity",), registry=registry)
+        self.breakers = Gauge(
+            "pipeline_breaker_open",
+            "1: rejects have paused the stream; 0.5: a small batch is let through; 0: closed.",
+            ("stream",),
+            registry=registry,
+        )
         self.workers_alive = Gauge(
             "pipeline_workers_alive", "Workers that signed in within the last seconds.", registry=registry
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from pipeline_platform.core.event_ids import MAX_LENGTH
 from pipeline_platform.core.streams import StreamSpec
 
 DESCRIPTION = """\
@@ -42,6 +43,14 @@ _MEANING = {
 }
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"description": text, "content": _CONTENT} for status, text in _MEANING.items()
+}
+# What a request with a body may be answered besides.
+BODY_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    408: {"description": "The body did not arrive in time.", "content": _CONTENT},
+    413: {"description": "The body is too large.", "content": _CONTENT},
+}
+NOTHING_TO_REPLAY: dict[int | str, dict[str, Any]] = {
+    409: {"description": "There is nothing to replay.", "content": _CONTENT}
 }
 _INGEST_ONLY = {
     408: "The body did not arrive in time.",
@@ -81,12 +90,15 @@ def event_schema(spec: StreamSpec) -> dict[str, Any]:
         },
         "event_id": {"type": "string"},
     }
+    if spec.unique_event_id:
+        properties["event_id"] |= {"minLength": 1, "maxLength": MAX_LENGTH, "description": "Repeats of it are dropped."}
     for name, dimension in spec.dimensions.items():
         properties[name] = {"type": "string", "maxLength": dimension.max_length, "description": dimension.description}
     for name, measure in spec.measures.items():
         properties[name] = {"type": "number", "description": measure.description}
     needed = [name for name, dimension in spec.dimensions.items() if dimension.default is None]
     needed += [name for name, measure in spec.measures.items() if measure.required]
+    needed += ["event_id"] if spec.unique_event_id else []
     return {
         "type": "object",
         "title": spec.name,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipeline_platform.errors import TransientError
+from pipeline_platform.errors import QueueRefusedError, TransientError
 from pipeline_platform.gateway.problems import ProblemError, seconds
 from pipeline_platform.queue.protocol import Position, Queue
 
@@ -59,7 +59,7 @@ class Pressure:
         try:
             share = self._queue.memory_share()
             positions = {name: self._queue.position(name) for name in self.streams}
-        except TransientError:
+        except (TransientError, QueueRefusedError):
             return
         now = self._clock()
         for name, position in positions.items():

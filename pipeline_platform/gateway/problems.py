@@ -14,7 +14,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from pipeline_platform.errors import PermanentError, QueueFullError, QueueUnavailableError, TransientError
+from pipeline_platform.errors import (
+    PermanentError,
+    QueueFullError,
+    QueueRefusedError,
+    QueueUnavailableError,
+    TransientError,
+)
 
 MEDIA_TYPE = "application/problem+json"
 TYPE = "urn:pipeline-platform:problem:"
@@ -30,10 +36,12 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "forbidden": (403, "The API key is not good for this"),
     "unknown-stream": (404, "There is no such stream"),
     "unknown-receipt": (404, "There is no such receipt"),
+    "unknown-row": (404, "There is no row with this number"),
     "not-found": (404, "There is nothing here"),
     "method-not-allowed": (405, "The method is not allowed here"),
     "timeout": (408, "The body did not arrive in time"),
     "idempotency-conflict": (409, "The Idempotency-Key was used for another body"),
+    "nothing-to-replay": (409, "There is nothing to replay"),
     "too-large": (413, "The request is too large"),
     "unsupported-media-type": (415, "The content type or encoding is not supported"),
     "bad-parameter": (422, "A parameter is not usable"),
@@ -91,7 +99,7 @@ def problem_of(error: Exception) -> ProblemError:
         return _validation(error.errors())
     if isinstance(error, QueueFullError):
         return ProblemError("busy", "The queue's memory is full for now.", headers={"Retry-After": "5"})
-    if isinstance(error, QueueUnavailableError):
+    if isinstance(error, QueueUnavailableError | QueueRefusedError):
         return ProblemError("queue-away", "The queue cannot be reached. Ask again.", headers={"Retry-After": "2"})
     # What is left of the platform's own errors comes from the warehouse: away, overloaded or not migrated.
     if isinstance(error, TransientError | PermanentError):
@@ -103,11 +111,18 @@ def problem_of(error: Exception) -> ProblemError:
 def _validation(errors: Sequence[Any]) -> ProblemError:
     """Pydantic's findings, without the values, which may be anything."""
     found = [
-        {"field": shown(".".join(str(part) for part in error["loc"][1:])), "message": shown(error["msg"], 200)}
+        {"field": shown(".".join(str(part) for part in error["loc"][1:])), "message": shown(_message(error), 200)}
         for error in errors[:20]
     ]
     first = found[0]
-    return ProblemError("bad-parameter", f"{first['field']}: {first['message']}.", errors=found)
+    where = f"{first['field']}: " if first["field"] else ""
+    return ProblemError("bad-parameter", f"{where}{first['message'].rstrip('.')}.", errors=found)
+
+
+def _message(error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        return "There is nothing of this name here; see /docs for what there is"
+    return str(error["msg"]).removeprefix("Value error, ")
 
 
 def problem_response(error: ProblemError, instance: str) -> Response:

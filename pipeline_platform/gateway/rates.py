@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from pipeline_platform.errors import TransientError
+from pipeline_platform.errors import QueueRefusedError, TransientError
 from pipeline_platform.queue.limits import Lease, Limit, TokenBuckets
 
 _TRACKED = 20_000
@@ -116,7 +116,7 @@ class RateLimiter:
                 return await loop.run_in_executor(
                     self._threads, self._shared.lease, f"{self._kind}:{name}", self._limit, self._limit.chunk
                 )
-            except TransientError:
+            except (TransientError, QueueRefusedError):
                 self._away_until = self._clock() + _AWAY_SECONDS
         return self._fallback(bucket)
 

@@ -26,6 +26,7 @@ class Counts(BaseModel):
     loaded: int | None = None
     negative: int | None = None
     rejected: int | None = None
+    replayed: int | None = Field(None, description="Those of the rejected that a replay has settled since.")
 
 
 class BatchDocument(BaseModel):
@@ -74,8 +75,8 @@ class ReceiptDocument(BaseModel):
     receipt: str
     stream: str
     state: State = Field(
-        description="loaded: nothing was rejected; partial: some events were; failed: all were, or the batch's latest "
-        "attempt failed and will be repeated."
+        description="loaded: nothing is rejected, or all of it was replayed; partial: some events are; failed: all "
+        "are, or the batch's latest attempt failed and will be repeated."
     )
     counts: Counts
     batch: BatchDocument | None = None
@@ -118,7 +119,7 @@ class ReceiptBook:
 
     def _document(self, receipt: Receipt, row: LedgerRow | None, counts: EntryCounts) -> ReceiptDocument:
         state = _state(row, counts)
-        final = row is not None and row.state == "loaded"
+        final = row is not None and row.state in ("loaded", "replayed")
         times = Times(received_at=to_datetime(receipt.entry.ms * 1000))
         error: FailureDocument | None = None
         if row is not None:
@@ -130,7 +131,7 @@ class ReceiptBook:
                 loaded_at=row.loaded_at,
                 visible_at=row.visible_at,
             )
-            if row.state in ("failed", "dead"):
+            if row.failing or row.state == "dead":
                 error = FailureDocument(
                     message=row.error_message or "The run failed.", attempt=row.attempt, next_attempt_at=row.not_before
                 )
@@ -143,6 +144,7 @@ class ReceiptBook:
                 loaded=counts.loaded if final else None,
                 negative=counts.negative if final else None,
                 rejected=counts.rejected if final else None,
+                replayed=counts.replayed if final else None,
             ),
             batch=_batch(row) if row is not None else None,
             run=RunDocument(id=row.run_id, url=f"{self._dagster}/runs/{row.run_id}") if row and row.run_id else None,
@@ -155,13 +157,14 @@ class ReceiptBook:
 def _state(row: LedgerRow | None, counts: EntryCounts) -> State:
     if row is None:
         return "queued"
-    if row.state in ("failed", "dead"):
+    if row.failing or row.state == "dead":
         return "failed"
     if row.state == "planned":
         return "running" if row.started_at is not None else "queued"
-    if counts.rejected == 0:
+    rejected = counts.rejected - counts.replayed
+    if row.state == "replayed" or rejected <= 0:
         return "loaded"
-    return "failed" if counts.rejected == counts.received else "partial"
+    return "failed" if rejected == counts.received else "partial"
 
 
 def _batch(row: LedgerRow) -> BatchDocument:

@@ -34,6 +34,7 @@ def child_environment(settings: Settings, where: Connections, state_dir: Path, *
         "PIPELINE_HOST": settings.host,
         "PIPELINE_PORT": str(settings.port),
         "PIPELINE_DAGSTER_URL": where.dagster_url,
+        "PIPELINE_GATEWAY_URL": settings.gateway_url or where.gateway_url,
         "PIPELINE_DAGSTER_DATABASE_URL": where.dagster_database_url,
         "DAGSTER_HOME": str(state_dir / "dagster"),
         "DAGSTER_POSTGRES_URL": storage.render_as_string(hide_password=False),
@@ -41,8 +42,13 @@ def child_environment(settings: Settings, where: Connections, state_dir: Path, *
         "PYTHONUNBUFFERED": "1",
         "PYTHONWARNINGS": "ignore",
     }
+    if settings.chaos:
+        mine |= {"PIPELINE_EMBEDDED": "true", "PIPELINE_CHAOS": str(settings.chaos)}
+        mine["PIPELINE_CHAOS_SEED"] = str(settings.chaos_seed)
     if settings.streams_dir:
         mine["PIPELINE_STREAMS_DIR"] = str(settings.streams_dir.resolve())
+    if settings.alerts_file:
+        mine["PIPELINE_ALERTS_FILE"] = str(settings.alerts_file.resolve())
     return {**os.environ, **mine, **more}
 
 

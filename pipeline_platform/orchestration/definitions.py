@@ -5,12 +5,17 @@ from __future__ import annotations
 import dagster as dg
 
 from pipeline_platform.core.streams import load_specs
+from pipeline_platform.orchestration.alerts.jobs import deliver_job
+from pipeline_platform.orchestration.alerts.sensors import alerts_sensor
+from pipeline_platform.orchestration.failures.sensors import failed_runs_sensor
 from pipeline_platform.orchestration.ingest.assets import ingest_assets, ingest_job, queue_asset
 from pipeline_platform.orchestration.ingest.checks import check_job, check_schedule, stream_checks
 from pipeline_platform.orchestration.ingest.sensors import ingest_sensor
 from pipeline_platform.orchestration.maintenance.history import history_job, history_schedule
 from pipeline_platform.orchestration.maintenance.jobs import maintenance_job, maintenance_schedule
-from pipeline_platform.orchestration.resources import build_resources, history_limits, plan_limits
+from pipeline_platform.orchestration.replay.jobs import replay_job_of
+from pipeline_platform.orchestration.replay.sensors import replay_sensor
+from pipeline_platform.orchestration.resources import build_resources, history_limits, letter_retention, plan_limits
 from pipeline_platform.settings import Settings
 
 
@@ -20,13 +25,21 @@ def definitions() -> dg.Definitions:
     settings = Settings.load()
     specs = list(load_specs(settings.streams_dir).values())
     limits = plan_limits(settings)
-    maintain = maintenance_job(specs)
+    maintain = maintenance_job(specs, settings.keep_alerts_days, letter_retention(settings))
+    replays = [replay_job_of(spec, limits.max_run_seconds) for spec in specs]
     purge = history_job(history_limits(settings))
     return dg.Definitions(
         assets=[*map(queue_asset, specs), *map(ingest_assets, specs)],
         asset_checks=[check for spec in specs for check in stream_checks(spec)],
-        jobs=[*(ingest_job(spec, limits.max_run_seconds) for spec in specs), check_job(specs), maintain, purge],
-        sensors=[ingest_sensor(spec, limits) for spec in specs],
+        jobs=[
+            *(ingest_job(spec, limits.max_run_seconds) for spec in specs),
+            *replays,
+            *(check_job(specs), maintain, purge, deliver_job()),
+        ],
+        sensors=[
+            *(ingest_sensor(spec, limits) for spec in specs),
+            *(replay_sensor(replays, limits), alerts_sensor(), failed_runs_sensor()),
+        ],
         schedules=[check_schedule(), maintenance_schedule(maintain), history_schedule(purge)],
         resources=build_resources(settings),
         executor=dg.in_process_executor,

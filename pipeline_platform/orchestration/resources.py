@@ -4,17 +4,25 @@
 
 import os
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import lru_cache
 
 import dagster as dg
 import sqlalchemy as sa
 
 from pipeline_platform.core.batches import PaceLimits
+from pipeline_platform.core.breaker import BreakerLimits
+from pipeline_platform.core.streams import StreamSpec, load_specs
+from pipeline_platform.orchestration.alerts.resource import AlertRoutes
 from pipeline_platform.queue.connection import connect as connect_queue
 from pipeline_platform.queue.redis_streams import RedisStreams
 from pipeline_platform.settings import Settings, require
+from pipeline_platform.warehouse.alert_outbox import Outbox
+from pipeline_platform.warehouse.breakers import Breakers
 from pipeline_platform.warehouse.engine import connect as connect_warehouse
 from pipeline_platform.warehouse.ledger import Ledger
+from pipeline_platform.warehouse.load import Loaded, ReadyBatch, load
+from pipeline_platform.warehouse.load_replay import load_replay
 
 
 @lru_cache
@@ -28,10 +36,16 @@ def _queue(url: str, pid: int) -> RedisStreams:  # noqa: ARG001
 
 
 class Warehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The warehouse: loads go through the loader's URL, maintenance through the owner's."""
+    """The warehouse: loads go through the loader's URL, maintenance through the owner's.
+
+    `retry_jitter`: by how much of itself the pause before an op's next try may grow, by chance. `gateway_link`: the
+    base of links from a run to its row of the ledger.
+    """
 
     loader_url: str
     owner_url: str
+    retry_jitter: float = 0.0
+    gateway_link: str = ""
 
     @property
     def engine(self) -> sa.Engine:
@@ -47,6 +61,20 @@ class Warehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
     def ledger(self) -> Ledger:
         """The batch ledger."""
         return Ledger(self.engine)
+
+    def load(self, spec: StreamSpec, batch: ReadyBatch, attempt: int, retry: int) -> Loaded:  # noqa: ARG002
+        """Loads a batch; see `warehouse.load` and `load_replay`. `attempt` and `retry` say which try it is."""
+        return (load if batch.letters is None else load_replay)(self.engine, spec, batch)
+
+    @property
+    def breakers(self) -> Breakers:
+        """The streams' breakers."""
+        return Breakers(self.engine)
+
+    @property
+    def alert_outbox(self) -> Outbox:
+        """The outbox of alerts."""
+        return Outbox(self.engine)
 
 
 class IngestQueue(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -72,6 +100,7 @@ class PlanLimits:
     max_run_seconds: int
     hold_seconds: float = 2.5
     pace: PaceLimits = field(default_factory=PaceLimits)
+    breaker: BreakerLimits = field(default_factory=BreakerLimits)
 
 
 @dataclass(frozen=True)
@@ -95,16 +124,21 @@ class TakeOnceIOManager(dg.IOManager):
 
     def __init__(self) -> None:
         self._values: dict[tuple[str, ...], object] = {}
+        self._taken: dict[tuple[str, ...], object] = {}
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
-        """Keeps the value for the next op."""
+        """Keeps the value for the next op. The op that made it has ended well: what it took is not needed again."""
+        self._taken.clear()
         self._values[tuple(context.get_identifier())] = obj
 
     def load_input(self, context: dg.InputContext) -> object:
-        """Gives the value away."""
+        """Gives the value away; once more to an op that is tried again."""
         if context.upstream_output is None:
             raise dg.DagsterInvariantViolationError("An input without an upstream output cannot be in memory.")
-        return self._values.pop(tuple(context.upstream_output.get_identifier()))
+        key = tuple(context.upstream_output.get_identifier())
+        if key in self._values:
+            self._taken[key] = self._values.pop(key)
+        return self._taken[key]
 
 
 @dg.io_manager(description="Passes values between the ops of one run, in memory.")
@@ -116,9 +150,26 @@ def take_once(_: dg.InitResourceContext) -> TakeOnceIOManager:
 def build_resources(settings: Settings) -> dict[str, object]:
     """The resources of a deployment."""
     owner = require(settings.database_url, "DATABASE_URL")
+    urls = {
+        "loader_url": settings.loader_database_url or owner,
+        "owner_url": owner,
+        "gateway_link": settings.gateway_link,
+    }
+    warehouse = Warehouse(**urls, retry_jitter=settings.retry_jitter)
+    if settings.chaos:
+        from pipeline_platform.orchestration.chaos import ChaoticWarehouse
+
+        warehouse = ChaoticWarehouse(
+            **urls, retry_jitter=settings.retry_jitter, share=settings.chaos, seed=settings.chaos_seed
+        )
     return {
-        "warehouse": Warehouse(loader_url=settings.loader_database_url or owner, owner_url=owner),
+        "warehouse": warehouse,
         "ingest_queue": IngestQueue(url=require(settings.redis_url, "REDIS_URL")),
+        "alert_routes": AlertRoutes(
+            path=str(settings.alerts_file or ""),
+            streams=sorted(load_specs(settings.streams_dir)),
+            allow_private=settings.alerts_allow_private,
+        ),
         "io_manager": take_once,
     }
 
@@ -126,6 +177,14 @@ def build_resources(settings: Settings) -> dict[str, object]:
 def history_limits(settings: Settings) -> HistoryLimits:
     """How long a deployment keeps runs."""
     return HistoryLimits(settings.keep_succeeded_runs_hours, settings.keep_failed_runs_days)
+
+
+def letter_retention(settings: Settings) -> dict[str, timedelta]:
+    """How long a deployment keeps dead letters, by state; for ever those in a state that is not named."""
+    days = {"replayed": settings.keep_replayed_letters_days, "discarded": settings.keep_discarded_letters_days}
+    if settings.keep_open_letters_days is not None:
+        days["open"] = settings.keep_open_letters_days
+    return {state: timedelta(days=kept) for state, kept in days.items()}
 
 
 def plan_limits(settings: Settings) -> PlanLimits:
@@ -139,4 +198,11 @@ def plan_limits(settings: Settings) -> PlanLimits:
         max_run_seconds=settings.max_run_seconds,
         hold_seconds=settings.sensor_hold_seconds,
         pace=PaceLimits(settings.linger_seconds, settings.runs_per_second, settings.runs_burst),
+        breaker=BreakerLimits(
+            share=settings.breaker_share,
+            window=settings.breaker_window_events,
+            minimum=settings.breaker_min_rejects,
+            pause=settings.breaker_pause_seconds,
+            probe_events=settings.breaker_probe_events,
+        ),
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from psycopg.abc import Buffer
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
@@ -92,3 +93,33 @@ def binary_array(values: npt.NDArray[np.generic]) -> BinaryArray:
     # One dimension, whether there are nulls, the elements' type, how many, the first index.
     head = struct.pack(">5i", 1, bool(nulls.any()), element, len(rows), 1)
     return BinaryArray(head + rows.view(np.uint8).reshape(keep.shape)[keep].tobytes())
+
+
+def id_rows(values: pa.Array, received_us: npt.NDArray[np.int64], batch_id: int) -> Iterator[bytes]:
+    """The rows of `<stream>_event_ids` (event_id, received_at, batch_id) as COPY data in chunks.
+
+    `values` is Arrow text without nulls.
+    """
+    before = np.dtype([("fields", ">i2"), ("event_id_length", ">i4")])
+    after = np.dtype([("l1", ">i4"), ("received_at", ">i8"), ("l2", ">i4"), ("batch_id", ">i8")])
+    yield HEADER
+    for start in range(0, len(values), CHUNK_ROWS):
+        part = values[start : start + CHUNK_ROWS]
+        offsets = np.frombuffer(part.buffers()[1], np.int32)[part.offset : part.offset + len(part) + 1].astype(np.int64)
+        sizes = np.diff(offsets)
+        heads, tails = np.empty(len(part), before), np.empty(len(part), after)
+        heads["fields"], heads["event_id_length"] = 3, sizes
+        tails["l1"] = tails["l2"] = 8
+        tails["received_at"] = received_us[start : start + CHUNK_ROWS] - _PG_EPOCH_US
+        tails["batch_id"] = batch_id
+        fixed = before.itemsize + after.itemsize
+        begins = np.cumsum(sizes + fixed) - sizes - fixed
+        out = np.empty(int(sizes.sum()) + fixed * len(part), np.uint8)
+        out[begins[:, None] + np.arange(before.itemsize)] = heads.view(np.uint8).reshape(len(part), -1)
+        texts = np.repeat(begins + before.itemsize - (offsets[:-1] - offsets[0]), sizes) + np.arange(int(sizes.sum()))
+        out[texts] = np.frombuffer(part.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
+        out[(begins + before.itemsize + sizes)[:, None] + np.arange(after.itemsize)] = tails.view(np.uint8).reshape(
+            len(part), -1
+        )
+        yield out.tobytes()
+    yield TRAILER

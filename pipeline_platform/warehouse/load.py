@@ -1,14 +1,15 @@
 """The load: a whole batch in one transaction, once.
 
-The ledger's row is locked first and decides: a batch that is already loaded is left alone, whoever asks. Facts go in
-by binary COPY; aggregates are merged in key order, so that two loads wait for each other rather than deadlock;
-rejected events become dead letters; and the ledger row is set to `loaded` by the same commit.
+The ledger's row is locked first and decides: a batch that is already loaded is left alone, whoever asks. Then, where
+the stream asks for it, events that repeat an event_id are put with the rejected ones. Facts go in by binary COPY;
+aggregates are merged in key order, so that two loads wait for each other rather than deadlock; rejected events become
+dead letters; and the ledger row is set to `loaded` by the same commit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -17,15 +18,19 @@ import psycopg
 import sqlalchemy as sa
 
 from pipeline_platform.core.entries import Entry, Receipt
+from pipeline_platform.core.event_ids import EventIds, joined, with_repeats
+from pipeline_platform.core.letters import Rebuilt
 from pipeline_platform.core.lines import lines_of
-from pipeline_platform.core.rejections import Int32s, Rejections
+from pipeline_platform.core.rejections import Int32s, Reason, Rejections
 from pipeline_platform.core.streams import StreamSpec
-from pipeline_platform.core.transforms import Aggregates
-from pipeline_platform.core.validation import Columns
+from pipeline_platform.core.transforms import Aggregates, aggregate
+from pipeline_platform.core.validation import Columns, late_events
 from pipeline_platform.core.windows import days_touched, to_datetime
 from pipeline_platform.errors import PermanentError
+from pipeline_platform.warehouse.alerts import alert_of_burial, recovered
 from pipeline_platform.warehouse.binary_copy import ArrayDumper, BinaryArray, binary_array, fact_rows
 from pipeline_platform.warehouse.engine import warehouse_errors
+from pipeline_platform.warehouse.event_ids import clock_us, take_ids
 from pipeline_platform.warehouse.merge import merge_statement
 from pipeline_platform.warehouse.partitions import ensure_partitions
 from pipeline_platform.warehouse.schema import UNSETTLED, assets, batch_receipts
@@ -48,6 +53,9 @@ class ReadyBatch:
     rejections: Rejections
     negative_entry: Int32s
     late: int
+    buried: bool = False  # given up: all of its lines are rejected
+    letters: Rebuilt | None = None  # of a replay: which dead letter each line is
+    negative_ids: EventIds | None = None  # of the dropped negatives, in a stream with unique_event_id
 
 
 @dataclass(frozen=True)
@@ -62,39 +70,48 @@ class Loaded:
     windows: int
     first_ts: datetime | None
     last_ts: datetime | None
+    duplicate: int = 0  # those of `rejected` that only repeat an event_id
 
 
-def load(engine: sa.Engine, spec: StreamSpec, batch: ReadyBatch) -> Loaded:
-    """Loads the batch exactly once. Raises WarehouseUnavailableError, TransientError or PermanentError."""
+def load(engine: sa.Engine, spec: StreamSpec, batch: ReadyBatch, *, rehearse: bool = False) -> Loaded:
+    """Loads the batch exactly once; to `rehearse` is to do all of it and to roll it back.
+
+    Raises WarehouseUnavailableError, TransientError, PoisonError or PermanentError.
+    """
     with warehouse_errors():
         with engine.connect() as connection:
             # Both are idempotent and of no harm alone; outside the transaction they hold their locks briefly.
             ensure_partitions(connection, spec.name, days_touched(batch.columns.ts_us))
             ids = series_ids(connection, spec, batch.columns.series)
         with engine.begin() as connection:
-            state = connection.scalar(sa.select(assets.c.state).where(assets.c.id == batch.batch_id).with_for_update())
-            if state is None:
+            row = connection.execute(
+                sa.select(assets.c.state, assets.c.failed_at).where(assets.c.id == batch.batch_id).with_for_update()
+            ).one_or_none()
+            if row is None:
                 raise PermanentError(f"Batch {batch.batch_id} is not in the ledger.")
-            outcome = _outcome(batch, fresh=state in UNSETTLED)
+            outcome = outcome_of(batch, fresh=row.state in UNSETTLED)
             if not outcome.fresh:
                 return outcome
             raw = connection.connection.driver_connection
             assert isinstance(raw, psycopg.Connection)
             with raw.cursor() as cursor:
-                _copy_facts(cursor, spec, batch, ids)
-                _merge_minutes(cursor, spec, batch.aggregates, ids)
+                batch = without_repeats(cursor, spec, batch)
+                outcome = outcome_of(batch, fresh=True)
+                copy_facts(cursor, spec, batch, ids)
+                merge_minutes(cursor, spec, batch.aggregates, ids)
                 _park(cursor, spec, batch)
             connection.execute(sa.insert(batch_receipts).values(_receipts(batch)))
             connection.execute(
                 sa.update(assets)
                 .where(assets.c.id == batch.batch_id)
                 .values(
-                    state="loaded",
+                    state="dead" if batch.buried else "loaded",
                     run_id=batch.run_id,
                     events_read=outcome.read,
                     events_loaded=outcome.loaded,
                     events_negative=outcome.negative,
                     events_rejected=outcome.rejected,
+                    events_duplicate=outcome.duplicate,
                     events_late=batch.late,
                     first_ts=outcome.first_ts,
                     last_ts=outcome.last_ts,
@@ -102,10 +119,17 @@ def load(engine: sa.Engine, spec: StreamSpec, batch: ReadyBatch) -> Loaded:
                     not_before=None,
                 )
             )
+            if batch.buried:
+                alert_of_burial(connection, spec.name, batch.batch_id, outcome.rejected)
+            if row.failed_at is not None:
+                recovered(connection, spec.name, batch.batch_id)
+            if rehearse:
+                connection.rollback()
     return outcome
 
 
-def _outcome(batch: ReadyBatch, *, fresh: bool) -> Loaded:
+def outcome_of(batch: ReadyBatch, *, fresh: bool) -> Loaded:
+    """What the load of the batch comes to."""
     loaded, negative, rejected = len(batch.columns), len(batch.negative_entry), len(batch.rejections)
     ts = batch.columns.ts_us
     return Loaded(
@@ -117,12 +141,47 @@ def _outcome(batch: ReadyBatch, *, fresh: bool) -> Loaded:
         len(batch.aggregates.frame),
         to_datetime(int(ts.min())) if loaded else None,
         to_datetime(int(ts.max())) if loaded else None,
+        batch.rejections.counts().get(Reason.DUPLICATE_EVENT_ID, 0),
     )
 
 
-def _copy_facts(
+def without_repeats(cursor: psycopg.Cursor[tuple[object, ...]], spec: StreamSpec, batch: ReadyBatch) -> ReadyBatch:
+    """The batch with the events that repeat an event_id among its rejections; takes the ids of the others.
+
+    To be called in the load's transaction, before anything else of the batch is written. An event that is replayed
+    counts as received now: what it might repeat from further back may have been purged.
+    """
+    kept, dropped = batch.columns.ids, batch.negative_ids
+    if not spec.unique_event_id:
+        return batch
+    if kept is None or dropped is None:
+        raise PermanentError(f"Batch {batch.batch_id} was read before event ids of {spec.name} had to be unique.")
+    ids = joined(kept, dropped)
+    if not len(ids):
+        return batch
+    if batch.letters is not None:
+        ids = ids.counting_from(clock_us(cursor))
+    verdict = take_ids(cursor, spec, batch.batch_id, ids)
+    if verdict.keep.all():
+        return batch
+    first, first_negative = verdict.keep[: len(kept)], verdict.keep[len(kept) :]
+    columns = batch.columns.where(first)
+    late = late_events(batch.columns, spec.policies) - late_events(columns, spec.policies)
+    return replace(
+        batch,
+        columns=columns,
+        aggregates=batch.aggregates if first.all() else aggregate(columns),
+        rejections=with_repeats(batch.rejections, ids.where(~verdict.keep)),
+        negative_entry=batch.negative_entry[first_negative],
+        negative_ids=dropped.where(first_negative),
+        late=batch.late - late,
+    )
+
+
+def copy_facts(
     cursor: psycopg.Cursor[tuple[object, ...]], spec: StreamSpec, batch: ReadyBatch, ids: npt.NDArray[np.int32]
 ) -> None:
+    """Writes the batch's events to the facts; `ids` are its series'."""
     if not len(batch.columns):
         return
     measures = ", ".join(quoted(name) for name in spec.measures)
@@ -134,9 +193,10 @@ def _copy_facts(
             copy.write(chunk)
 
 
-def _merge_minutes(
+def merge_minutes(
     cursor: psycopg.Cursor[tuple[object, ...]], spec: StreamSpec, aggregates: Aggregates, ids: npt.NDArray[np.int32]
 ) -> None:
+    """Merges the aggregates into the minutes, in key order."""
     frame = aggregates.frame
     if not len(frame):
         return

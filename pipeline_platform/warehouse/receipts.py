@@ -14,8 +14,11 @@ from pipeline_platform.warehouse.engine import warehouse_errors
 # Unnested, not subscripted: each subscript would fetch the whole array again.
 _COUNTS = sa.text(
     """
-    select u.ms, u.seq, u.received, u.negative, u.rejected
-    from batch_receipts r,
+    select u.ms, u.seq, u.received, u.negative, u.rejected, case when u.rejected > 0 then (
+        select count(*) from dead_letters d
+        where d.receipt = a.stream || '.' || u.ms || '-' || u.seq and d.batch_id = a.id and d.state = 'replayed'
+    ) else 0 end as replayed
+    from batch_receipts r join assets a on a.id = r.batch_id,
         unnest(r.entry_ms, r.entry_seq, r.received, r.negative, r.rejected) u(ms, seq, received, negative, rejected)
     where r.batch_id = :batch_id
         and (u.ms, u.seq) in (select * from unnest(cast(:ms as bigint[]), cast(:seq as bigint[])))
@@ -25,7 +28,7 @@ _LOADED = sa.text(
     """
     select id, first_ms, first_seq, last_ms, last_seq
     from assets
-    where stream = :stream and state not in ('planned', 'failed')
+    where stream = :stream and kind = 'ingest' and state not in ('planned', 'failed')
         and (first_ms, first_seq) <= (:last_ms, :last_seq)
         and (last_ms, last_seq) >= (:first_ms, :first_seq)
     order by first_ms, first_seq
@@ -35,15 +38,19 @@ _LOADED = sa.text(
 
 @dataclass(frozen=True, slots=True)
 class EntryCounts:
-    """What became of the events of one request."""
+    """What became of the events of one request; `replayed` of the rejected are settled by a replay since.
+
+    Once replayed dead letters are past their retention, `replayed` forgets them.
+    """
 
     received: int
     negative: int
     rejected: int
+    replayed: int = 0
 
     @property
     def loaded(self) -> int:
-        """Events in the facts."""
+        """Events in the facts by the batch itself."""
         return self.received - self.negative - self.rejected
 
 
@@ -52,7 +59,10 @@ def entry_counts(engine: sa.Engine, batch_id: int, entries: Sequence[EntryId]) -
     parameters = {"batch_id": batch_id, "ms": [entry.ms for entry in entries], "seq": [entry.seq for entry in entries]}
     with warehouse_errors(), engine.connect() as connection:
         rows: Iterable[Any] = connection.execute(_COUNTS, parameters)
-        return {EntryId(row.ms, row.seq): EntryCounts(row.received, row.negative, row.rejected) for row in rows}
+        return {
+            EntryId(row.ms, row.seq): EntryCounts(row.received, row.negative, row.rejected, row.replayed)
+            for row in rows
+        }
 
 
 def settled_entries(engine: sa.Engine, stream: str, entries: Sequence[EntryId]) -> set[EntryId]:

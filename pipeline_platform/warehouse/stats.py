@@ -19,10 +19,14 @@ _RECENT = "10 minutes"
 _RATES = sa.text(
     """
     select stream,
-        sum(events_read) as read, sum(events_loaded) as loaded,
-        sum(events_negative) as negative, sum(events_rejected) as rejected
+        -- What a replay reads was read and rejected before.
+        coalesce(sum(events_read) filter (where kind = 'ingest'), 0) as read,
+        sum(events_loaded) as loaded,
+        sum(events_negative) as negative,
+        coalesce(sum(events_rejected) filter (where kind = 'ingest'), 0) as rejected
     from assets
     where planned_at > now() - interval '1 hour' and loaded_at > now() - interval '1 minute' and stream is not null
+        and kind in ('ingest', 'replay')
     group by stream
     """
 )
@@ -30,15 +34,15 @@ _STAGES = sa.text(
     f"""
     select stream,
         count(*) filter (where state = 'loaded' and loaded_at > now() - interval '1 minute') as runs,
-        count(*) filter (where state = 'planned') as planned,
-        count(*) filter (where state = 'failed') as failed,
+        count(*) filter (where state = 'planned' and not_before is null) as planned,
+        count(*) filter (where state in ('planned', 'failed') and not_before is not null) as failed,
         avg(extract(epoch from planned_at) - last_ms / 1000.0) as receive_to_plan,
         avg(extract(epoch from requested_at - planned_at)) filter (where attempt = 1) as plan_to_request,
         avg(extract(epoch from started_at - requested_at)) as request_to_start,
         avg(extract(epoch from loaded_at - started_at)) as start_to_load,
         avg(extract(epoch from {VISIBLE_AT} - loaded_at)) as load_to_visible
     from assets
-    where stream is not null and planned_at > now() - interval '1 hour'
+    where stream is not null and kind = 'ingest' and planned_at > now() - interval '1 hour'
         and (state in ('planned', 'failed') or loaded_at > now() - interval '1 minute')
     group by stream
     """
@@ -47,6 +51,7 @@ _BATCHES = sa.text(
     f"""
     select id, stream from assets
     where planned_at > now() - interval '1 hour' and loaded_at > now() - interval '{_RECENT}' and stream is not null
+        and kind = 'ingest'
     order by id desc limit {LATENCY_BATCHES}
     """
 )

@@ -99,8 +99,12 @@ class Up:
                 found.append(f"{entry.name}: {command[:120]}")
         return found
 
-    def remove(self) -> None:
-        """Stops what runs and removes the folder."""
+    def end(self) -> None:
+        """Stops what runs; the folder stays."""
         if self.process is not None and self.process.poll() is None:
             self.interrupt()
+
+    def remove(self) -> None:
+        """Stops what runs and removes the folder."""
+        self.end()
         shutil.rmtree(self.folder, ignore_errors=True)

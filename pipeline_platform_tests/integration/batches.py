@@ -34,6 +34,18 @@ policies: {retention_days: 36500, future_tolerance: 36500d}
     "wide.yaml",
 )
 
+# Event ids are unique for an hour.
+UNIQUE = parse_spec(
+    """
+name: payments
+dimensions: [shop]
+measures: [amount]
+policies: {retention_days: 36500, unique_for: 1h, future_tolerance: 36500d}
+unique_event_id: true
+""",
+    "payments.yaml",
+)
+
 
 def event(**fields: Any) -> bytes:
     """A telemetry event at NOW_MS, with some fields replaced."""
@@ -75,6 +87,7 @@ def ready(spec: StreamSpec, row: LedgerRow, entries: Sequence[Entry], run_id: st
         rejections=valid.rejections,
         negative_entry=left.dropped_entry,
         late=valid.late,
+        negative_ids=left.dropped_ids,
     )
 
 

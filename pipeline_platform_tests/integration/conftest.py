@@ -12,10 +12,14 @@ from psycopg import sql
 
 from pipeline_platform.core.streams import load_specs
 from pipeline_platform.local.postgres import PostgresServer
+from pipeline_platform.queue.connection import connect as connect_queue
+from pipeline_platform.queue.memory import MemoryQueue
+from pipeline_platform.queue.redis_streams import RedisStreams
 from pipeline_platform.warehouse.engine import connect
 from pipeline_platform.warehouse.ledger import Ledger
 from pipeline_platform.warehouse.migrate import migrate
-from pipeline_platform_tests.integration.batches import WIDE
+from pipeline_platform_tests.integration.batches import NOW_MS, UNIQUE, WIDE
+from pipeline_platform_tests.integration.planning import World
 
 OTHERS_OUT = """
 select pg_terminate_backend(pid, 5000) from pg_stat_activity
@@ -46,11 +50,11 @@ $$
 
 @pytest.fixture(scope="session")
 def migrated_template(postgres_server: PostgresServer) -> str:
-    """The name of a database with the shipped streams and WIDE; nobody stays connected to it."""
+    """The name of a database with the shipped streams, WIDE and UNIQUE; nobody stays connected to it."""
     name = f"template_{uuid.uuid4().hex}"
     _run(postgres_server, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     engine = connect(postgres_server.url(name))
-    migrate(engine, [*load_specs().values(), WIDE])
+    migrate(engine, [*load_specs().values(), WIDE, UNIQUE])
     engine.dispose()
     return name
 
@@ -110,3 +114,11 @@ def _clone(server: PostgresServer, template: str) -> str:
 def _run(server: PostgresServer, statement: sql.Composed) -> None:
     with psycopg.connect(server.url(), autocommit=True) as connection:
         connection.execute(statement)
+
+
+@pytest.fixture(params=["memory", "redis"])
+def world(request: pytest.FixtureRequest, engine: sa.Engine, ledger: Ledger) -> World:
+    """An empty world, with either queue."""
+    if request.param == "memory":
+        return World(engine, MemoryQueue(lambda: NOW_MS), ledger)
+    return World(engine, RedisStreams(connect_queue(request.getfixturevalue("redis_url"))), ledger)

@@ -127,6 +127,8 @@ def test_the_run_materializes_both_assets_with_what_it_did(stack: Stack) -> None
     assert (told["read"], told["negative"], told["rejected"], told["batch"]) == (4, 1, 1, 1)
     assert told["first receipt"] == told["last receipt"] == f"telemetry.{stack.row().first_id}"
     assert told["fresh"] is True
+    assert told["ledger row"] == "pipeline-platform assets show 1"
+    assert told["ledger row over HTTP"] == "http://127.0.0.1:8000/v1/assets/1"
     stages = dict(re.findall(r"^\| (.+) \| (-?\d+) \|$", str(told["where the time goes"]), re.MULTILINE))
     names = ["received", "planned", "requested", "started", "loaded", "visible"]
     assert list(stages) == [*map(" -> ".join, pairwise(names)), "all"]

@@ -3,73 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
 
 from pipeline_platform.core.entries import EntryId
+from pipeline_platform.core.failures import Failure, FailureKind
 from pipeline_platform.errors import PermanentError
-from pipeline_platform.orchestration.ingest.planner import Request, RunState, Tick, tick
-from pipeline_platform.orchestration.resources import PlanLimits
+from pipeline_platform.orchestration.ingest.planner import Request, RunState, Tick
 from pipeline_platform.queue.connection import connect
-from pipeline_platform.queue.memory import MemoryQueue
-from pipeline_platform.queue.protocol import NewEntry, Queue
 from pipeline_platform.queue.redis_streams import RedisStreams
 from pipeline_platform.warehouse.ledger import Ledger, LedgerRow
-from pipeline_platform.warehouse.load import load
-from pipeline_platform_tests.integration.batches import NOW_MS, TELEMETRY, event, execute, ready, rows
-
-LIMITS = PlanLimits(
-    max_events=10, max_bytes=10**6, in_flight=3, lost_run_after=60.0, sensor_interval=1, max_run_seconds=900
-)
-NAME = "telemetry"
-
-
-@dataclass
-class World:
-    """A queue, a ledger, what Dagster would say of a run, and the time."""
-
-    engine: sa.Engine
-    queue: Queue
-    ledger: Ledger
-    runs: dict[tuple[int, int], RunState] = field(default_factory=dict)
-    now: datetime = field(default_factory=lambda: datetime.now(UTC))
-
-    def post(self, requests: int, events: int = 1) -> None:
-        """Accepts some requests."""
-        self.queue.append([NewEntry(NAME, events, (event() + b"\n") * events, "k1")] * requests)
-
-    def tick(self, limits: PlanLimits = LIMITS) -> Tick:
-        """One tick."""
-        return tick(
-            NAME, self.queue, self.ledger, limits, self.state_of, self.now, asset_key="warehouse/t", job_name="ingest_t"
-        )
-
-    def state_of(self, row: LedgerRow) -> RunState:
-        """What became of the run of the row's attempt."""
-        return self.runs.get((row.id, row.attempt), RunState.ABSENT)
-
-    def load(self, request: Request) -> int:
-        """What the requested run does."""
-        row = self.ledger.start(request.row.id, request.attempt, "run")
-        assert row is not None
-        entries = tuple(self.queue.read(NAME, row.first_id, row.last_id))
-        assert len(entries) == row.entries
-        return load(self.engine, TELEMETRY, ready(TELEMETRY, row, entries)).read
-
-    def wait(self, seconds: float) -> None:
-        """Lets time pass."""
-        self.now += timedelta(seconds=seconds)
-
-
-@pytest.fixture(params=["memory", "redis"])
-def world(request: pytest.FixtureRequest, engine: sa.Engine, ledger: Ledger) -> World:
-    """An empty world, with either queue."""
-    if request.param == "memory":
-        return World(engine, MemoryQueue(lambda: NOW_MS), ledger)
-    return World(engine, RedisStreams(connect(request.getfixturevalue("redis_url"))), ledger)
+from pipeline_platform_tests.integration.batches import event, execute, rows
+from pipeline_platform_tests.integration.planning import LIMITS, NAME, World
 
 
 def test_an_empty_queue_asks_for_nothing(world: World) -> None:
@@ -246,6 +194,9 @@ def test_entries_that_the_ledger_never_knew_are_not_trimmed(engine: sa.Engine, l
     assert "holds 3 events" in after.alarm
     assert "went backwards" in after.alarm
     assert next(world.queue.read(NAME, low, low)).id == low
+    assert rows(engine, "select kind, severity from alerts where resolved_at is null") == [
+        ("queue_backwards", "critical")
+    ]
 
 
 def test_a_queue_that_went_backwards_stops_the_planner(world: World) -> None:
@@ -259,16 +210,13 @@ def test_a_queue_that_went_backwards_stops_the_planner(world: World) -> None:
 
 
 def _tick_with(world: World, run_state: Callable[[LedgerRow], RunState]) -> Tick:
-    return tick(NAME, world.queue, world.ledger, LIMITS, run_state, world.now, asset_key="k", job_name="j")
+    return world.tick_with(run_state)
 
 
 def _fail(world: World, request: Request, *, seconds: float) -> None:
     assert world.ledger.fail(
         request.row.id,
-        request.attempt,
-        run_id="run",
-        error_class="E",
-        message="m",
+        Failure(FailureKind.PERMANENT, "E", "m", attempt=request.attempt, run_id="run"),
         not_before=world.now + timedelta(seconds=seconds),
     )
 

@@ -241,3 +241,43 @@ def test_a_launch_opens_no_connection(instance: dg.DagsterInstance, redis_url: s
 def test_runs_are_not_resumed(instance: dg.DagsterInstance) -> None:
     assert instance.run_launcher.supports_check_run_worker_health
     assert not instance.run_launcher.supports_resume_run
+
+
+def test_a_run_that_the_broker_does_not_take_has_failed_at_once(database_url: str, tmp_path: Path) -> None:
+    """If the launch fails, I expect FAILURE now, not after the start timeout: the planner waits for it."""
+    home = kit.home(tmp_path / "home", database_url, "redis://127.0.0.1:1/0")
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        with pytest.raises(Exception, match=r"refused|connect"):
+            submit(instance, kit.five)
+        (run,) = instance.get_runs()
+        assert run.status is dg.DagsterRunStatus.FAILURE
+
+
+def test_an_event_log_that_takes_no_note_does_not_keep_a_run_from_its_queue(
+    instance: dg.DagsterInstance, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError("planted: no space left on device")
+
+    monkeypatch.setattr(instance, "report_engine_event", full)
+    submit(instance, kit.five)
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.llen("ingest") == 1
+
+
+def test_a_run_that_waits_is_not_lost_and_one_that_nobody_has_is(
+    instance: dg.DagsterInstance, worker: Worker, redis_url: str
+) -> None:
+    """Given a run in a queue that nobody takes from, if its message goes too, I expect it to be lost in seconds."""
+    launcher = instance.run_launcher
+    assert isinstance(launcher, WarmCeleryRunLauncher)
+    id = submit(instance, kit.five, tags={"dagster-celery/queue": "elsewhere"})
+    run = instance.get_run_by_id(id)
+    assert run is not None
+    until = time.monotonic() + 8
+    while time.monotonic() < until:
+        assert not launcher.is_lost(run)
+        time.sleep(0.5)
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.lpop("elsewhere")
+    wait_until("it is lost", lambda: launcher.is_lost(run), 10)

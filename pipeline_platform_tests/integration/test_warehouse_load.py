@@ -113,7 +113,7 @@ def test_a_zombie_of_an_older_attempt_and_its_successor_load_once(engine: sa.Eng
     assert rows(engine, "select run_id, attempt from assets") == [("successor", 2)]
 
 
-@pytest.mark.parametrize("step", ["_merge_minutes", "_park", "_receipts"])
+@pytest.mark.parametrize("step", ["merge_minutes", "_park", "_receipts"])
 def test_a_backend_that_is_killed_between_copy_and_commit_leaves_nothing(
     engine: sa.Engine, ledger: Ledger, warehouse_url: str, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

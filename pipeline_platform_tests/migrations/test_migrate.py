@@ -101,9 +101,9 @@ def test_models_and_migrations_agree(engine: sa.Engine) -> None:
 
 
 PLANTS = (
-    "alter table assets drop column error_class",
+    "alter table assets drop column events_late",
     "alter table assets add column surprise text",
-    "alter table assets alter column attempt type bigint",
+    "alter table dead_letters alter column line type bigint",
     "alter table assets alter column state drop not null",
     "drop index assets_by_time",
     "alter table dead_letters drop constraint dead_letters_batch_id_fkey",

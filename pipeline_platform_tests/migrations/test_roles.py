@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
 import sqlalchemy as sa
 from psycopg import sql
 
+from pipeline_platform.core.edits import Edit
 from pipeline_platform.core.streams import load_specs
 from pipeline_platform.errors import PermanentError
 from pipeline_platform.local.databases import ensure_login
 from pipeline_platform.local.postgres import PostgresServer
+from pipeline_platform.warehouse.dead_letters import LetterFilter, purge
 from pipeline_platform.warehouse.engine import connect, warehouse_errors
 from pipeline_platform.warehouse.ledger import Ledger
 from pipeline_platform.warehouse.migrate import migrate
 from pipeline_platform.warehouse.reconcile import freshness
+from pipeline_platform.warehouse.replays import begin, discard
 from pipeline_platform_tests.integration.batches import (
     NOW_MS,
     TELEMETRY,
@@ -29,6 +33,7 @@ from pipeline_platform_tests.integration.batches import (
     minutes_agree,
     rows,
 )
+from pipeline_platform_tests.integration.letters import Replays, refuse
 
 Login = Callable[[str], sa.Engine]
 DAY = 86_400_000
@@ -64,6 +69,16 @@ def test_the_loader_can_do_all_that_a_run_and_its_checks_do(login: Login) -> Non
     assert minutes_agree(loader, TELEMETRY).holds
     assert ledger_agrees(loader, TELEMETRY).holds
     assert freshness(loader, TELEMETRY).total_seconds() == 0
+
+
+def test_the_loader_can_replay_and_discard_dead_letters(login: Login) -> None:
+    replays = Replays(login("pipeline_loader"))
+    refuse(replays.engine, range(1, 21))
+    discard(replays.engine, LetterFilter(ids=(1,)), requested_by="test")
+    edit = Edit.parse({"merge": {"colour": None}})
+    begun = begin(replays.engine, LetterFilter(), edit, requested_by="test", streams=("telemetry",))
+    assert replays.finish(begun).passed == 19
+    assert purge(replays.engine, {"replayed": timedelta(0)}, datetime.now(UTC)) == {"replayed": 19}
 
 
 def test_the_loader_cannot_change_the_tables(login: Login) -> None:

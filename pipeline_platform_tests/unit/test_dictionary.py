@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline_platform.core.streams import load_specs
 from pipeline_platform.warehouse.dictionary import EXAMPLE, ORDER, dictionary
 from pipeline_platform.warehouse.schema import STATES, metadata
-from pipeline_platform.warehouse.stream_tables import stream_tables
+from pipeline_platform.warehouse.stream_tables import event_ids_table, stream_tables
 
 FILE = Path(__file__).parents[2] / "docs" / "warehouse.md"
 
@@ -27,7 +27,7 @@ def test_every_table_and_state_is_in_it() -> None:
 def test_every_table_column_and_view_column_has_a_meaning() -> None:
     for spec in load_specs().values():
         tables = stream_tables(spec)
-        for table in (*metadata.tables.values(), tables.series, tables.events, tables.minutes):
+        for table in (*metadata.tables.values(), *tables.tables, event_ids_table(spec)):
             assert table.comment, table.name
             assert [column.name for column in table.columns if not column.comment] == []
         for view in tables.views:

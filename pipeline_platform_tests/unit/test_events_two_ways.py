@@ -15,14 +15,17 @@ from pipeline_platform.core.entries import Entry
 from pipeline_platform.core.events import decode
 from pipeline_platform.core.rejections import Problem
 from pipeline_platform.core.streams import StreamSpec
-from pipeline_platform_tests.unit.examples import Row, entry, rejected, rows, stream
+from pipeline_platform_tests.unit.examples import BOTH, Row, entry, rejected, rows, stream
 
-Outcome = tuple[list[Row], list[tuple[int, int, Problem]]]
+Outcome = tuple[list[tuple[Row, str | None]], list[tuple[int, int, Problem]]]
+UNIQUE = BOTH + "unique_event_id: true"
 
 
 def outcome(entries: Sequence[Entry], spec: StreamSpec) -> Outcome:
     decoded = decode(entries, spec)
-    return sorted(rows(decoded), key=lambda row: row[:2]), rejected(decoded.rejections)
+    ids = decoded.event_ids.to_pylist() if decoded.event_ids is not None else [None] * len(decoded)
+    whole = zip(rows(decoded), ids, strict=True)
+    return sorted(whole, key=lambda row: row[0][:2]), rejected(decoded.rejections)
 
 
 def columnar(entries: Sequence[Entry], spec: StreamSpec) -> Outcome:
@@ -105,7 +108,9 @@ malformed = st.sampled_from(
 
 def lines(unknown: st.SearchStrategy[bytes]) -> st.SearchStrategy[list[bytes]]:
     """Lines of which most decode."""
-    good = st.fixed_dictionaries({b"source": texts, b"value": numbers}, optional={b"metric": texts, b"ts": times})
+    good = st.fixed_dictionaries(
+        {b"source": texts, b"value": numbers}, optional={b"metric": texts, b"ts": times, b"event_id": texts}
+    )
     some = st.fixed_dictionaries(
         {},
         optional={
@@ -121,7 +126,9 @@ def lines(unknown: st.SearchStrategy[bytes]) -> st.SearchStrategy[list[bytes]]:
         },
     )
     pairs = st.one_of(good, good, some).flatmap(lambda event: st.permutations(list(event.items())))
-    twice = st.tuples(texts | odd, texts | odd).map(lambda both: [(b"source", both[0]), (b"source", both[1])])
+    twice = st.tuples(texts | odd, texts | odd, st.sampled_from([b"source", b"event_id"])).map(
+        lambda both: [(both[2], both[0]), (both[2], both[1])]
+    )
     objects = (pairs | twice).map(lambda event: b"{" + b",".join(b'"' + k + b'":' + v for k, v in event) + b"}")
     spaced = st.tuples(st.sampled_from([b"", b"", b"", b" "]), objects, st.sampled_from([b"", b"", b"", b"\r", b" "]))
     return st.lists(st.one_of(objects, objects, spaced.map(b"".join), malformed), min_size=1, max_size=12)
@@ -134,7 +141,7 @@ def requests(unknown: st.SearchStrategy[bytes]) -> st.SearchStrategy[list[Entry]
 def check(entries: list[Entry], spec: StreamSpec) -> None:
     fast = columnar(entries, spec)
     every_line = [(number, line) for number, one in enumerate(entries) for line in range(one.count)]
-    assert sorted([row[:2] for row in fast[0]] + [rejection[:2] for rejection in fast[1]]) == every_line
+    assert sorted([row[:2] for row, _ in fast[0]] + [rejection[:2] for rejection in fast[1]]) == every_line
     assert fast == line_by_line(entries, spec)
     assert fast == outcome(entries, spec)
 
@@ -143,6 +150,12 @@ def check(entries: list[Entry], spec: StreamSpec) -> None:
 @given(requests(odd | quiet))
 def test_both_ways_agree_and_no_line_is_lost_or_doubled(entries: list[Entry]) -> None:
     check(entries, stream())
+
+
+@settings(max_examples=100, deadline=None)
+@given(requests(odd | quiet))
+def test_both_ways_agree_on_the_event_ids(entries: list[Entry]) -> None:
+    check(entries, stream(UNIQUE))
 
 
 @settings(max_examples=60, deadline=None)

@@ -35,7 +35,11 @@ def test_a_list_stands_for_fields_without_options() -> None:
     ("addition", "line", "field"),
     [
         ("polices: {}", 4, "polices"),
-        ("unique_event_id: true", 4, "unique_event_id"),
+        ("unique_event_id: maybe", 4, "unique_event_id"),
+        ("unique_event_id: true\npolicies:\n  unique_for: 59s", 6, "policies.unique_for"),
+        ("unique_event_id: true\npolicies:\n  unique_for: 91d", 6, "policies.unique_for"),
+        ("unique_event_id: true\npolicies:\n  retention_days: 6", 5, "policies.unique_for"),
+        ("policies:\n  unique_for: 7", 5, "policies.unique_for"),
         ("policies:\n  late_after: soon", 5, "policies.late_after"),
         ("policies:\n  retention_days: 0", 5, "policies.retention_days"),
         ("policies:\n  retention_days: 1\n  unknown_fields: maybe", 6, "policies.unknown_fields"),

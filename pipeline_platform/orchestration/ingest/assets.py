@@ -8,7 +8,14 @@ import dagster as dg
 import sqlalchemy as sa
 
 from pipeline_platform.core.streams import StreamSpec
-from pipeline_platform.orchestration.ingest.ops import aggregate, drop_negatives, load_batch, read_batch_op, validate
+from pipeline_platform.orchestration.ingest.ops import (
+    WORK,
+    aggregate,
+    drop_negatives,
+    load_batch,
+    read_batch_op,
+    validate,
+)
 from pipeline_platform.orchestration.resources import CALM
 from pipeline_platform.warehouse.stream_tables import sql_type, stream_tables
 from pipeline_platform.warehouse.stream_views import View
@@ -52,10 +59,7 @@ def ingest_assets(spec: StreamSpec) -> dg.AssetsDefinition:
         ins={"queue": dg.GraphIn()},
         out={"events": dg.GraphOut(), "minutes": dg.GraphOut()},
         config=dg.ConfigMapping(
-            config_schema={
-                "batch_id": dg.Field(int, default_value=0, description="assets.id; 0 takes the oldest one waiting."),
-                "attempt": dg.Field(int, default_value=0, description="The attempt that the run is for."),
-            },
+            config_schema=dict(WORK),
             config_fn=lambda config: {"read_batch": {"config": dict(config)}},
         ),
     )

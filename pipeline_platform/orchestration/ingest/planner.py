@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
-from pipeline_platform.core.batches import plan_batches, retry_pause
+from pipeline_platform.core.batches import plan_batches, retry_pause, whole_batch
+from pipeline_platform.core.breaker import BreakerState
 from pipeline_platform.core.entries import ZERO
+from pipeline_platform.core.failures import Failure, FailureKind, NextStep
 from pipeline_platform.errors import PermanentError
 from pipeline_platform.orchestration.resources import PlanLimits
 from pipeline_platform.queue.protocol import Position, Queue
+from pipeline_platform.warehouse.breakers import Breakers
 from pipeline_platform.warehouse.ledger import Ledger, LedgerRow
 
 LOOK_AHEAD = 20_000  # entries looked at a tick: more are planned on the next
@@ -31,10 +34,11 @@ class RunState(Enum):
 
 @dataclass(frozen=True)
 class Request:
-    """A run to request: attempt `attempt` of a batch."""
+    """A run to request: attempt `attempt` of a batch, in the way that its failures so far call for."""
 
     row: LedgerRow
     attempt: int
+    mode: NextStep = NextStep.PLAIN
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,14 @@ class Tick:
     requests: tuple[Request, ...]
     note: str
     alarm: str = ""
+    paused: bool = False
 
 
 def tick(
     stream: str,
     queue: Queue,
     ledger: Ledger,
+    breakers: Breakers,
     limits: PlanLimits,
     run_state: Callable[[LedgerRow], RunState],
     now: datetime,
@@ -64,35 +70,49 @@ def tick(
     position = queue.position(stream)
     last_planned = ledger.last_planned(stream)
     if position.entries and position.last_id < last_planned:
-        raise PermanentError(
+        backwards = (
             f"The queue of {stream} is at {position.last_id}, behind the last planned entry {last_planned}: it was "
             "restored from an old copy, or its clock went back. See docs/operations.md, 'The queue went backwards'."
         )
+        ledger.alarm(stream, backwards)
+        raise PermanentError(backwards)
     unsettled = ledger.unsettled(stream)
-    requests = [again for row in unsettled if (again := _retry(row, ledger, limits, run_state, now))]
+
+    def halve(row: LedgerRow) -> None:
+        _split(row, queue, ledger)
+
+    requests = [again for row in unsettled if (again := retry(row, ledger, limits, run_state, now, halve))]
     room = limits.in_flight - len(unsettled)
+    breaker, most = breakers.review(stream, asset_key, limits.breaker, now), limits.max_events
+    if breaker.state is not BreakerState.CLOSED:
+        room, most = int(breaker.probing), min(most, limits.breaker.probe_events)
     if room > 0 and position.last_id > last_planned:
         waiting = queue.waiting(stream, last_planned, LOOK_AHEAD)
-        batches = plan_batches(
-            stream, waiting, max_events=limits.max_events, max_bytes=limits.max_bytes, max_batches=room
-        )
-        requests += [Request(row, 1) for row in ledger.plan(stream, batches, asset_key=asset_key, job_name=job_name)]
+        batches = plan_batches(stream, waiting, max_events=most, max_bytes=limits.max_bytes, max_batches=room)
+        planned = ledger.plan(stream, batches, asset_key=asset_key, job_name=job_name)
+        if breaker.probing and planned:
+            breakers.probe(stream, planned[0].id)
+        requests += [Request(row, 1) for row in planned]
     granted = tuple(request for request in requests if ledger.request(request.row.id, request.attempt))
     alarm = _trim(stream, queue, ledger, position)
-    return Tick(granted, _note(position, len(unsettled), granted), alarm)
+    paused = breaker.state is not BreakerState.CLOSED
+    note = _note(position, len(unsettled), granted)
+    return Tick(granted, f"{note}; its breaker is {breaker.state}: {breaker.reason}" if paused else note, alarm, paused)
 
 
-def _retry(
+def retry(
     row: LedgerRow,
     ledger: Ledger,
     limits: PlanLimits,
     run_state: Callable[[LedgerRow], RunState],
     now: datetime,
+    halve: Callable[[LedgerRow], object],
 ) -> Request | None:
-    """The next attempt of an unsettled batch, when its time has come."""
-    if row.requested_at is None:
-        return Request(row, row.attempt + 1)
-    if row.state == "planned":
+    """The next attempt of an unsettled batch, when its time has come. `halve` makes two batches of one."""
+    if row.not_before is not None:  # an attempt has failed
+        if now < row.not_before:
+            return None
+    elif row.requested_at is not None:
         state = run_state(row)
         if state is RunState.ALIVE:
             return None
@@ -100,18 +120,32 @@ def _retry(
             return None  # the request may still be on its way
         if state is RunState.ENDED:
             # The run did not record its own failure: it was killed, or never started. Look again after the pause.
-            ledger.fail(
-                row.id,
-                row.attempt,
-                run_id=row.run_id,
-                error_class="RunLost",
-                message="The run ended without recording an outcome: it was killed, or it could not start.",
-                not_before=now + timedelta(seconds=retry_pause(row.attempt)),
-            )
+            ledger.fail(row.id, _lost(row), not_before=now + timedelta(seconds=retry_pause(row.attempt)))
             return None
-    elif row.not_before is not None and now < row.not_before:
-        return None
-    return Request(row, row.attempt + 1)
+    step = row.next_step
+    if step is NextStep.SPLIT:
+        halve(row)
+        return None  # the halves are looked at in the next tick
+    return Request(row, row.attempt + 1, step)
+
+
+def _lost(row: LedgerRow) -> Failure:
+    return Failure(
+        FailureKind.LOST,
+        "RunLost",
+        "The run ended without recording an outcome: it was killed, or it could not start.",
+        attempt=row.attempt,
+        mode=row.next_step,
+        run_id=row.run_id,
+    )
+
+
+def _split(row: LedgerRow, queue: Queue, ledger: Ledger) -> None:
+    """Halves a batch that cannot be loaded as a whole, so that what is good in it does not wait for what is not."""
+    sizes = [size for size in queue.waiting(row.stream, row.first_id.before(), row.entries) if size.id <= row.last_id]
+    half = len(sizes) // 2
+    if half:
+        ledger.split(row, whole_batch(row.stream, sizes[:half]), whole_batch(row.stream, sizes[half:]))
 
 
 def _trim(stream: str, queue: Queue, ledger: Ledger, position: Position) -> str:
@@ -125,11 +159,14 @@ def _trim(stream: str, queue: Queue, ledger: Ledger, position: Position) -> str:
         return ""
     held, known = queue.events_below(stream, watermark), ledger.events_planned(stream, oldest, watermark)
     if held != known:
-        return (
+        alarm = (
             f"The queue of {stream} holds {held} events below {watermark}, but the ledger planned {known} there. "
             "Nothing is trimmed until somebody has looked: see docs/operations.md, 'The queue went backwards'."
         )
+        ledger.alarm(stream, alarm)
+        return alarm
     queue.trim(stream, watermark)
+    ledger.alarm(stream, "")
     return ""
 
 

@@ -2,18 +2,21 @@
 
 # No postponed annotations here: Dagster reads them at run time.
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.orchestration.resources import CALM, Warehouse
+from pipeline_platform.warehouse import dead_letters, event_ids
 from pipeline_platform.warehouse.partitions import close_days, drop_expired
 
 
-def maintenance_job(specs: Sequence[StreamSpec]) -> dg.JobDefinition:
-    """A job with one op: BRIN indexes for closed days, retention for old ones."""
+def maintenance_job(
+    specs: Sequence[StreamSpec], keep_alerts_days: float, keep_letters: Mapping[str, timedelta]
+) -> dg.JobDefinition:
+    """A job: BRIN indexes for closed days; retention for days, alerts, settled dead letters and event ids."""
 
     @dg.op(description="Indexes the partitions of days that are over and drops the expired ones.")
     def maintain_partitions(context: dg.OpExecutionContext, warehouse: Warehouse) -> None:
@@ -22,14 +25,31 @@ def maintenance_job(specs: Sequence[StreamSpec]) -> dg.JobDefinition:
         dropped = [name for spec in specs for name in drop_expired(warehouse.owner_engine, spec, now)]
         context.add_output_metadata({"indexed": ", ".join(closed) or "none", "dropped": ", ".join(dropped) or "none"})
 
+    @dg.op(description="Deletes the alerts that ended, or were last raised, long ago.")
+    def purge_alerts(context: dg.OpExecutionContext, warehouse: Warehouse) -> None:
+        before = datetime.now(UTC) - timedelta(days=keep_alerts_days)
+        context.add_output_metadata({"purged": warehouse.alert_outbox.purge(before)})
+
+    @dg.op(description="Deletes the dead letters that have been in their state for longer than it is kept.")
+    def purge_dead_letters(context: dg.OpExecutionContext, warehouse: Warehouse) -> None:
+        context.add_output_metadata(dead_letters.purge(warehouse.owner_engine, keep_letters, datetime.now(UTC)))
+
+    @dg.op(description="Deletes the event ids that are free again, stream by stream.")
+    def purge_event_ids(context: dg.OpExecutionContext, warehouse: Warehouse) -> None:
+        purged = {spec.name: event_ids.purge_expired_ids(warehouse.owner_engine, spec) for spec in specs}
+        context.add_output_metadata({name: gone for name, gone in purged.items() if gone})
+
     @dg.job(
         name="maintain_warehouse",
-        description="Indexes closed days and drops the days past each stream's retention.",
+        description="Indexes closed days; drops what is past its time: days, alerts, settled letters and event ids.",
         executor_def=dg.in_process_executor,
         config=dict(CALM),
     )
     def maintain_warehouse() -> None:
         maintain_partitions()
+        purge_alerts()
+        purge_dead_letters()
+        purge_event_ids()
 
     return maintain_warehouse
 

@@ -5,6 +5,7 @@ A run's Celery task has the run's id, so that nothing about it has to be stored 
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from collections.abc import Mapping
@@ -84,7 +85,10 @@ class WarmCeleryRunLauncher(CeleryRunLauncher):  # type: ignore[misc]
     # Launching
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Puts the run into its queue: one event, one command on a pooled connection."""
+        """Puts the run into its queue: one event, one command on a pooled connection.
+
+        A run that cannot be put there has failed at once. Dagster itself would leave it STARTING for its start timeout.
+        """
         run = context.dagster_run
         if run.job_code_origin is None:
             raise ValueError(f"Run {run.run_id} does not say where its code is; launch it from a code location.")
@@ -95,15 +99,21 @@ class WarmCeleryRunLauncher(CeleryRunLauncher):  # type: ignore[misc]
             set_exit_code_on_failure=True,
         )
         queue = run.tags.get(DAGSTER_CELERY_QUEUE_TAG, self.default_queue)
-        self._instance.report_engine_event(f"Sending the run to the queue {queue}.", run, cls=type(self))
-        self.celery.send_task(
-            TASK_EXECUTE_JOB_NAME,
-            kwargs={"execute_job_args_packed": pack_value(args)},
-            task_id=run.run_id,
-            queue=queue,
-            priority=_priority(run),
-            ignore_result=True,
-        )
+        with contextlib.suppress(Exception):  # it only tells people: a full disk there must not keep the run here
+            self._instance.report_engine_event(f"Sending the run to the queue {queue}.", run, cls=type(self))
+        try:
+            self.celery.send_task(
+                TASK_EXECUTE_JOB_NAME,
+                kwargs={"execute_job_args_packed": pack_value(args)},
+                task_id=run.run_id,
+                queue=queue,
+                priority=_priority(run),
+                ignore_result=True,
+            )
+        except Exception as error:
+            with contextlib.suppress(Exception):  # otherwise the start timeout tells
+                self._instance.report_run_failed(run, f"The queue did not take the run: {type(error).__name__}.")
+            raise
 
     @property
     def supports_resume_run(self) -> bool:
@@ -134,6 +144,22 @@ class WarmCeleryRunLauncher(CeleryRunLauncher):  # type: ignore[misc]
         if health is Health.UNSURE:
             return CheckRunHealthResult(WorkerStatus.RUNNING, health.value)
         return CheckRunHealthResult(WorkerStatus.FAILED, f"The run is lost: {health.value}.")
+
+    def is_lost(self, run: dg.DagsterRun) -> bool:
+        """Whether a run that was sent and has not started never will: its process has died, or nobody has it at all.
+
+        False where that cannot be found out: the start timeout of Dagster's monitoring has the last word.
+        """
+        try:
+            if self.celery.AsyncResult(run.run_id).state in ENDED_STATES:
+                return True
+            if self._watch.look(run.run_id) in (Health.ALIVE, Health.UNSURE):
+                return False
+            with self.celery.connection_for_read() as connection:
+                waiting = connection.default_channel._size(run.tags.get(DAGSTER_CELERY_QUEUE_TAG, self.default_queue))
+        except Exception:  # noqa: BLE001  of whatever kind: it says something about the broker, not the run
+            return False
+        return not waiting
 
     def get_run_worker_debug_info(self, run: dg.DagsterRun, *_: object, **__: object) -> str | None:
         worker = self._watch.worker(run.run_id)

@@ -15,7 +15,7 @@ def test_an_event_is_accepted_and_followed_into_the_warehouse(client: Client, pi
 
     queued = client.get(accepted.headers["Location"]).json()
     assert queued["state"] == "queued"
-    assert queued["counts"] == {"received": 3, "loaded": None, "negative": None, "rejected": None}
+    assert queued["counts"] == {"received": 3, "loaded": None, "negative": None, "rejected": None, "replayed": None}
 
     (row,) = pipeline.plan("telemetry")
     assert client.get(accepted.headers["Location"]).json()["state"] == "queued"
@@ -27,7 +27,7 @@ def test_an_event_is_accepted_and_followed_into_the_warehouse(client: Client, pi
     pipeline.load(row, "run-7")
     outcome = client.get(accepted.headers["Location"]).json()
     assert outcome["state"] == "partial"
-    assert outcome["counts"] == {"received": 3, "loaded": 1, "negative": 1, "rejected": 1}
+    assert outcome["counts"] == {"received": 3, "loaded": 1, "negative": 1, "rejected": 1, "replayed": 0}
     assert outcome["batch"]["id"] == row.id
     assert outcome["batch"]["first_receipt"] == document["receipt"]
     assert all(outcome["times"].values())

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import orjson
 import pytest
 
+from pipeline_platform.core.failures import Failure, FailureKind
 from pipeline_platform_tests.integration.test_gateway.kit import GOOD, Client, Pipeline, Shared, until
 
 LINE = orjson.dumps(GOOD)
@@ -105,7 +106,7 @@ def test_wait_answers_with_the_outcome(client: Client, pipeline: Pipeline) -> No
         worker.join()
     assert done.status_code == 200, done.text
     assert done.json()["state"] == "loaded"
-    assert done.json()["counts"] == {"received": 2, "loaded": 1, "negative": 1, "rejected": 0}
+    assert done.json()["counts"] == {"received": 2, "loaded": 1, "negative": 1, "rejected": 0, "replayed": 0}
     assert done.headers["Location"] == f"/v1/receipts/{done.json()['receipt']}"
 
 
@@ -152,7 +153,8 @@ def test_a_failed_batch_shows_in_its_receipts(client: Client, pipeline: Pipeline
     (row,) = pipeline.plan("telemetry")
     pipeline.start(row)
     again = datetime.now(UTC) + timedelta(seconds=60)
-    pipeline.ledger.fail(row.id, 1, run_id="run-1", error_class="X", message="disk full", not_before=again)
+    failure = Failure(FailureKind.TRANSIENT, "X", "disk full", attempt=1, run_id="run-1")
+    pipeline.ledger.fail(row.id, failure, not_before=again)
     failed = client.get(where).json()
     assert failed["state"] == "failed"
     assert failed["error"]["message"] == "disk full"

@@ -1,0 +1,114 @@
+"""GET /v1/assets and /v1/assets/{id}, POST /v1/assets/{id}/replay: the ledger of every unit of work."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Body, Depends, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline_platform.gateway.access import EdgeOf, scoped
+from pipeline_platform.gateway.asset_documents import AssetDocument, AssetList, Kind, document, summary
+from pipeline_platform.gateway.bodies import SmallBodies
+from pipeline_platform.gateway.moments import Moment
+from pipeline_platform.gateway.openapi import BODY_PROBLEMS, NOTHING_TO_REPLAY, PROBLEMS
+from pipeline_platform.gateway.problems import ProblemError
+from pipeline_platform.gateway.questions import LAST_ID, Question, RowId, Word, Words, refused_as, unknown_row
+from pipeline_platform.gateway.receipts import parse_receipt
+from pipeline_platform.gateway.replays import ReplayDocument, replay_document
+from pipeline_platform.queue.keys import Key
+from pipeline_platform.warehouse.asset_search import AssetFilter, get_asset, list_assets
+from pipeline_platform.warehouse.replays import retry_asset
+
+router = APIRouter(prefix="/v1", tags=["assets"], responses=PROBLEMS, route_class=SmallBodies)
+
+
+class AssetQuestion(Question):
+    """Which rows of `assets`; a parameter that may be given several times means any of its values."""
+
+    kind: list[Kind] = Field([], max_length=3, description="ingest, replay or etl; several times for several.")
+    stream: Words = Field([], description="Its stream; several times for several.")
+    asset_key: Word | None = Field(None, description="The Dagster asset, such as `warehouse/telemetry_events`.")
+    partition: Word | None = Field(None, description="The partition of a partitioned asset.")
+    state: list[Literal["planned", "loaded", "failed", "dead", "replayed", "failing"]] = Field(
+        [], max_length=6, description="failing: failed at least once and not loaded, whatever the state."
+    )
+    job: Word | None = Field(None, description="The Dagster job.")
+    run_id: Word | None = Field(None, description="A Dagster run of any attempt.")
+    receipt: Word | None = Field(None, description="The batch of this request, and the replays of its dead letters.")
+    replay: int | None = Field(None, ge=1, le=LAST_ID, description="The batches of this replay.")
+    since: Moment | None = Field(None, description="Planned then or later: RFC 3339 with offset, or epoch ms.")
+    until: Moment | None = Field(None, description="Planned before.")
+    text: Word | None = Field(None, description="Somewhere in the error's class or message, whatever the case.")
+
+    def filter(self) -> AssetFilter:
+        """As the warehouse has it."""
+        return AssetFilter(
+            kinds=tuple(self.kind),
+            streams=tuple(self.stream),
+            asset_key=self.asset_key,
+            partition=self.partition,
+            states=tuple(self.state),
+            job=self.job,
+            run_id=self.run_id,
+            receipt=parse_receipt(self.receipt) if self.receipt is not None else None,
+            replay_id=self.replay,
+            since=self.since,
+            until=self.until,
+            text=self.text,
+        )
+
+
+class AssetReplayRequest(BaseModel):
+    """Why a row is replayed, for the audit."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    note: str | None = Field(None, max_length=1000, description="Kept with the replay.")
+
+
+class AssetReplayDocument(BaseModel):
+    """What replaying a row did."""
+
+    asset_id: int
+    message: str
+    replay: ReplayDocument | None = Field(description="Null: the batch goes on by itself, its next attempt is due now.")
+
+
+@router.get("/assets", summary="Rows of the ledger", dependencies=[Depends(scoped("read"))])
+def read_assets(edge: EdgeOf, asked: Annotated[AssetQuestion, Query()]) -> AssetList:
+    """Every batch, replay, ETL partition and failed run, the newest first."""
+    page = list_assets(edge.engine, asked.filter(), limit=asked.limit, below_id=asked.place())
+    rows = [summary(row, edge.dagster_link) for row in page.rows]
+    return AssetList(data=rows, next_cursor=asked.following(page.next))
+
+
+@router.get("/assets/{id}", summary="One row in full", dependencies=[Depends(scoped("read"))])
+def read_asset(edge: EdgeOf, id: RowId) -> AssetDocument:
+    """With its failures, runs and timings."""
+    row = get_asset(edge.engine, id)
+    if row is None:
+        raise unknown_row("row of assets", id)
+    return document(row, edge.dagster_link)
+
+
+@router.post("/assets/{id}/replay", summary="Try a failed row again", responses=BODY_PROBLEMS | NOTHING_TO_REPLAY)
+def replay_asset(
+    edge: EdgeOf,
+    id: RowId,
+    key: Annotated[Key, Depends(scoped("admin"))],
+    asked: Annotated[AssetReplayRequest | None, Body()] = None,
+) -> AssetReplayDocument:
+    """A dead batch by a replay of its dead letters; a failing one at once instead of after its pause."""
+    row = get_asset(edge.engine, id)
+    if row is None:
+        raise unknown_row("row of assets", id)
+    if row.kind == "etl":
+        detail = f"Row {id} is a run of the Dagster job {row.job_name}: start the job again there."
+        raise ProblemError("nothing-to-replay", detail)
+    with refused_as("nothing-to-replay"):
+        done = retry_asset(
+            edge.writer, id, requested_by=key.id, streams=edge.specs.keys(), note=asked.note if asked else None
+        )
+    replay = replay_document(done.replay) if done.replay is not None else None
+    return AssetReplayDocument(asset_id=id, message=done.message, replay=replay)

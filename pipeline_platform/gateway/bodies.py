@@ -1,0 +1,63 @@
+"""Small JSON bodies of requests that FastAPI reads: bounded, and without what no reader agrees on.
+
+FastAPI alone reads a body of any size, and lets through NaN, lone surrogates and NUL, which the warehouse has not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import orjson
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from starlette.types import Message
+
+from pipeline_platform.gateway.body import DisconnectedError, read_body
+from pipeline_platform.gateway.json_checks import why_not_json
+from pipeline_platform.gateway.problems import ProblemError
+
+MOST_BYTES = 512 * 2**10  # ten thousand ids fit in
+
+
+class SmallBodies(APIRoute):
+    """A route whose body is checked before FastAPI sees it."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler behind the check."""
+        handle = super().get_route_handler()
+
+        async def checked(request: Request) -> Response:
+            if request.method != "POST":
+                return await handle(request)
+            try:
+                body = await read_body(
+                    request.receive, request.headers.get("content-length", "").encode("latin-1"), MOST_BYTES
+                )
+            except DisconnectedError:
+                return Response(status_code=499)
+            _check(body)
+            replayed = False
+
+            async def receive() -> Message:
+                nonlocal replayed
+                if replayed:
+                    return await request.receive()
+                replayed = True
+                return {"type": "http.request", "body": body, "more_body": False}
+
+            return await handle(Request(request.scope, receive))
+
+        return checked
+
+
+def _check(body: bytes) -> None:
+    if not body:
+        return
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        reason = why_not_json(body, error)
+        raise ProblemError("malformed-body", f"The body is no JSON that can be used: {reason}") from None
+    if b"\\u0000" in body:
+        raise ProblemError("malformed-body", "The body holds a NUL character (\\u0000), which no event can.")

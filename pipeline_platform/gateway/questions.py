@@ -1,0 +1,67 @@
+"""What the lists over HTTP have in common: parameters that are all known, pages by cursor, refusals that say why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+from fastapi import Path
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from pipeline_platform.errors import PermanentError
+from pipeline_platform.gateway.cursor import decode_place, encode_place, question_of
+from pipeline_platform.gateway.problems import ProblemError
+
+LAST_ID = 2**63 - 1
+RowId = Annotated[int, Path(ge=1, le=LAST_ID, description="Its number.")]
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("holds a NUL character")
+    return text
+
+
+Word = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_without_nul)]
+Words = Annotated[list[Word], Field(max_length=100)]
+
+
+class Question(BaseModel):
+    """The parameters of a list; others are refused, lest a misspelt filter finds everything."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(100, ge=1, le=1000, description="Rows a page.")
+    cursor: str | None = Field(None, description="`next_cursor` of the page before.")
+
+    def place(self) -> int | None:
+        """The id that the page lies below; None for the first page."""
+        return decode_place(self.cursor, self._digest())
+
+    def following(self, row_id: int | None) -> str | None:
+        """The cursor of the page below this id, if there is one."""
+        return encode_place(row_id, self._digest()) if row_id is not None else None
+
+    def _digest(self) -> str:
+        asked = self.model_dump_json(exclude={"limit", "cursor"})
+        return question_of(type(self).__name__, {"asked": [asked]})
+
+
+@contextmanager
+def refused_as(kind: str) -> Iterator[None]:
+    """What the warehouse's functions will not do, as a problem of that kind; what PostgreSQL refused stays what it is.
+
+    The latter has the driver's error as its cause.
+    """
+    try:
+        yield
+    except PermanentError as error:
+        if error.__cause__ is not None:
+            raise
+        raise ProblemError(kind, str(error)) from None
+
+
+def unknown_row(what: str, row_id: int) -> ProblemError:
+    """The 404 problem."""
+    return ProblemError("unknown-row", f"There is no {what} {row_id}.")

@@ -1,0 +1,156 @@
+"""Reads the runs that failed or were canceled since the last look, all at once, and writes what `assets` lacks.
+
+Dagster's own run-failure sensor takes five runs a tick. Here a page of runs costs one query of Dagster's storage and
+one of the ledger; only a run that is new to the ledger costs more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import sqlalchemy as sa
+
+from pipeline_platform.core.batches import retry_pause
+from pipeline_platform.core.failures import Failure, FailureKind, NextStep
+from pipeline_platform.orchestration.failures.causes import Cause, cause_of
+from pipeline_platform.warehouse.failed_runs import (
+    FailedRun,
+    KnownBatch,
+    batches_of_runs,
+    note_run,
+    record_failed_runs,
+)
+from pipeline_platform.warehouse.ledger import Ledger
+
+PAGE = 500
+PAGES = 4  # a tick
+OVERLAP = timedelta(seconds=60)  # processes' clocks differ, and a status is visible only when it is committed
+FIRST_LOOK = timedelta(days=1)
+_ENDED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What a look found: failures that were new to batches, new rows for other runs, and where the next look begins."""
+
+    batches: int
+    runs: int
+    seen: int
+    cursor: str
+
+
+@dataclass(frozen=True)
+class _Tags:
+    batch_id: int
+    attempt: int
+    mode: NextStep
+
+
+def capture(instance: dg.DagsterInstance, engine: sa.Engine, cursor: str | None, now: datetime) -> Captured:
+    """One look. Whatever is seen twice is written once."""
+    after = datetime.fromisoformat(cursor) if cursor else now - FIRST_LOOK
+    batches = runs = seen = 0
+    for _ in range(PAGES):
+        page = _page(instance, after)
+        more_batches, more_runs = _record(instance, engine, page, now)
+        batches, runs, seen = batches + more_batches, runs + more_runs, seen + len(page)
+        if len(page) < PAGE:
+            # Never backwards, where runs of a clock that is behind are seen.
+            after = max(after, now - OVERLAP)
+            break
+        # Others may have ended in the same instant as the last of the page.
+        after = max(record.update_timestamp for record in page) - timedelta(microseconds=1)
+    return Captured(batches, runs, seen, after.isoformat())
+
+
+def _page(instance: dg.DagsterInstance, after: datetime) -> Sequence[dg.RunRecord]:
+    """The next runs to look at, the oldest change first; more than a page only where they changed in one instant."""
+    limit = PAGE
+    while True:
+        found = instance.get_run_records(
+            dg.RunsFilter(statuses=_ENDED, updated_after=after),
+            limit=limit,
+            order_by="update_timestamp",
+            ascending=True,
+        )
+        if len(found) < limit or found[0].update_timestamp != found[-1].update_timestamp:
+            return found
+        limit *= 2
+
+
+def _record(
+    instance: dg.DagsterInstance, engine: sa.Engine, page: Sequence[dg.RunRecord], now: datetime
+) -> tuple[int, int]:
+    """Writes what is new; how many failures of batches and how many rows of other runs."""
+    tags = {record.dagster_run.run_id: _tags(record.dagster_run) for record in page}
+    known = batches_of_runs(engine, {each.batch_id for each in tags.values() if each}, tags.keys())
+    by_id, by_run = {row.id: row for row in known}, {row.run_id: row for row in known if row.run_id}
+    told = {run_id for row in known for run_id in row.run_ids}
+    batches, others = 0, []
+    for record in page:
+        run = record.dagster_run
+        tag = tags[run.run_id]
+        # A run without tags was started by hand: it is of the batch that it has begun to read.
+        row = by_id.get(tag.batch_id) if tag else by_run.get(run.run_id)
+        if row is not None:
+            batches += _fail(instance, Ledger(engine), row, tag, record, now)
+            if run.run_id not in row.run_ids:
+                note_run(engine, row.id, tag.attempt if tag else row.attempt, run.run_id)
+        elif run.run_id not in told:
+            others.append(_failed_run(record, cause_of(instance, record)))
+    return batches, record_failed_runs(engine, others)
+
+
+def _fail(
+    instance: dg.DagsterInstance,
+    ledger: Ledger,
+    row: KnownBatch,
+    tag: _Tags | None,
+    record: dg.RunRecord,
+    now: datetime,
+) -> bool:
+    """Tells the batch that its latest attempt is lost, unless it knows; the planner takes it up from there."""
+    if not row.untold or (tag is not None and tag.attempt != row.attempt):
+        return False
+    cause = cause_of(instance, record)
+    failure = Failure(
+        FailureKind.LOST,
+        cause.error_class,
+        f"The run ended without recording an outcome. {cause.message}",
+        attempt=row.attempt,
+        mode=tag.mode if tag else NextStep.PLAIN,
+        run_id=record.dagster_run.run_id,
+    )
+    return ledger.fail(row.id, failure, not_before=now + timedelta(seconds=retry_pause(row.attempt)))
+
+
+def _tags(run: dg.DagsterRun) -> _Tags | None:
+    try:
+        batch_id, attempt = int(run.tags["pipeline/batch_id"]), int(run.tags["pipeline/attempt"])
+        mode = NextStep(run.tags.get("pipeline/mode", NextStep.PLAIN.value))
+    except (KeyError, ValueError):
+        return None
+    return _Tags(batch_id, attempt, mode) if 0 < batch_id < 2**63 else None
+
+
+def _failed_run(record: dg.RunRecord, cause: Cause) -> FailedRun:
+    run = record.dagster_run
+    return FailedRun(
+        run_id=run.run_id,
+        job=run.job_name,
+        kind=cause.kind,
+        error_class=cause.error_class,
+        message=cause.message,
+        failed_at=_moment(record.end_time) or record.update_timestamp,
+        op=cause.op,
+        partition=run.tags.get("dagster/partition"),
+        requested_at=record.create_timestamp,
+        started_at=_moment(record.start_time),
+    )
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return datetime.fromtimestamp(seconds, UTC) if seconds else None

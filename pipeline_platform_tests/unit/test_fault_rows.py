@@ -1,0 +1,36 @@
+"""The fault suite's table: kept row by row, the latest of each fault, and written between the page's marks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline_platform_tests.faults.__main__ import BEGIN, END, PAGE, write
+from pipeline_platform_tests.faults.rows import Row, keep, kept
+
+
+def _row(fault: str, lost: int = 0, family: str = "kill -9") -> Row:
+    return Row(family, fault, 20, 1234, lost, 0, ("aggregates: series 1",) if lost else (), 0.4, 12.6, 7)
+
+
+def test_a_family_that_is_run_again_replaces_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, page = tmp_path / "rows.jsonl", tmp_path / "page.md"
+    monkeypatch.setenv("PIPELINE_FAULTS_ROWS", str(rows))
+    for row in (_row("Valkey", lost=3), _row("planted: bug", 5, "planted"), _row("the daemon"), _row("Valkey")):
+        keep(row)
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    write(page, rows, "make test-faults")
+    text = page.read_text()
+    assert [row.fault for row in kept(rows)] == ["Valkey", "planted: bug", "the daemon"]
+    assert "| Valkey | 20 | 1,234 | 0 | 0 | equal | 0 s | 13 s | 7 |" in text
+    assert "| planted: bug | 20 | 1,234 | 5 | 0 | NO | 0 s | 13 s | 7 |" in text
+    assert text.index("Bugs that were planted") < text.index("| planted: bug") < text.index(END)
+    assert text.startswith("before\n")
+    assert text.endswith(f"{END}\nafter\n")
+    assert "old" not in text
+
+
+def test_the_page_has_the_marks() -> None:
+    text = PAGE.read_text()
+    assert text.index(BEGIN) < text.index(END)
