@@ -257,6 +257,17 @@ def open_letters(which: LetterFilter, streams: Collection[str] | None = None) ->
     return sa.and_(*parts)
 
 
+def replayable_letters(which: LetterFilter, streams: Collection[str]) -> sa.ColumnElement[bool]:
+    """The open letters that match and that a replay takes.
+
+    Repeats of an event_id only where reasons or ids name them: past `unique_for` they would pass as new events.
+    """
+    letters = open_letters(which, streams)
+    if which.reasons or which.ids:
+        return letters
+    return sa.and_(letters, dead_letters.c.reason != Reason.DUPLICATE_EVENT_ID.value)
+
+
 def _holds(column: sa.Column[Any], text: str) -> sa.ColumnElement[bool]:
     return sa.func.strpos(sa.func.lower(column), sa.func.lower(text)) > 0
 

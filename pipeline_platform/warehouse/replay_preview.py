@@ -18,7 +18,7 @@ from pipeline_platform.core.lines import lines_of
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.core.transforms import drop_negatives
 from pipeline_platform.core.validation import validate
-from pipeline_platform.warehouse.dead_letters import LetterFilter, open_letters
+from pipeline_platform.warehouse.dead_letters import LetterFilter, replayable_letters
 from pipeline_platform.warehouse.engine import warehouse_errors
 from pipeline_platform.warehouse.event_ids import free_now
 from pipeline_platform.warehouse.replay_batches import dead_events, event_columns
@@ -81,7 +81,7 @@ def preview(
 
     Raises PermanentError for a filter whose states leave out `open`.
     """
-    letters = open_letters(which, specs.keys())
+    letters = replayable_letters(which, specs.keys())
     with warehouse_errors(), engine.connect() as connection:
         matched = int(connection.scalar(sa.select(sa.func.count()).select_from(dead_letters).where(letters)) or 0)
         by_stream, poison = _sample(connection, letters, limit)

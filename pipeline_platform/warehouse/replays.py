@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from pipeline_platform.core.edits import Edit
 from pipeline_platform.errors import PermanentError
 from pipeline_platform.warehouse.alerts import burial_key, resolve_alert
-from pipeline_platform.warehouse.dead_letters import LetterFilter, counts_by, open_letters
+from pipeline_platform.warehouse.dead_letters import LetterFilter, counts_by, open_letters, replayable_letters
 from pipeline_platform.warehouse.engine import warehouse_errors
 from pipeline_platform.warehouse.replay_batches import plan_replay
 from pipeline_platform.warehouse.schema import UNSETTLED, assets, dead_letters, replays
@@ -84,7 +84,7 @@ def begin(
             sa.func.coalesce(column.received_at, column.first_failed_at).label("at"),
             sa.func.octet_length(column.payload).label("bytes"),
         )
-        .where(open_letters(which, streams))
+        .where(replayable_letters(which, streams))
         .order_by(column.stream, poison, column.received_at, column.receipt, column.line, column.id)
         .limit(MOST_LETTERS)
         # Who is second passes over what the first has locked, and finds it taken once the first is done.
