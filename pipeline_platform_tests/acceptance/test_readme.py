@@ -26,7 +26,7 @@ def test_every_block_of_the_tour_does_what_it_says(up: Up) -> None:
         ["bash", "-c", script], capture_output=True, text=True, env=environment, cwd=up.folder, timeout=150
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    sent, job, asked, file = done.stdout.split("----\n")
+    sent, job, asked, replayed, file = done.stdout.split("----\n")
     assert '"loaded":1' in sent.replace(" ", "")
     assert '"negative":1' in sent.replace(" ", "")
     assert '"rejected":1' in sent.replace(" ", "")
@@ -34,4 +34,6 @@ def test_every_block_of_the_tour_does_what_it_says(up: Up) -> None:
     assert "21.5" in asked
     assert "unknown_field" in asked
     assert "colour" in asked
+    assert "22" not in asked.split("kitchen")[1]
+    assert "22" in replayed.rsplit("kitchen", 1)[1]
     assert "tea" in file
