@@ -50,22 +50,24 @@ def out_of_connections(stand: Stand) -> Iterator[int]:
             except psycopg.Error:
                 stop.wait(0.05)  # full; whoever leaves is followed by us
 
-    thread = threading.Thread(target=hold)
+    threads = [threading.Thread(target=hold) for _ in range(4)]
     with stand.database() as connection:
         connection.execute(  # pools are at ease with what they have: they have to ask again
             "select pg_terminate_backend(pid) from pg_stat_activity "
             "where backend_type = 'client backend' and pid <> pg_backend_pid()"
         )
-    thread.start()
+    for thread in threads:
+        thread.start()
     try:
-        full = time.monotonic() + 20
+        full = time.monotonic() + 60
         while time.monotonic() < full and not _refuses(stand):
             time.sleep(0.2)
         assert _refuses(stand), "PostgreSQL still had a connection to give"
         yield len(held)
     finally:
         stop.set()
-        thread.join()
+        for thread in threads:
+            thread.join()
         for connection in held:
             connection.close()
 

@@ -14,6 +14,16 @@ EVENTS = 2_000 if FORM.long else 400
 @pytest.mark.timeout(1800)
 def test_poison_costs_its_own_lines_only(proxied: ProxiedStand) -> None:
     """Given 1 % each of lines that raise and that kill, I expect them in dead_letters, and all others loaded."""
-    with trial(proxied, "poison", "1 % poison of each kind", events=EVENTS, poison=0.01, rate=300, size=20) as under:
+    # Each line that kills costs a process, so that many of them take longer than an outage may.
+    with trial(
+        proxied,
+        "poison",
+        "1 % poison of each kind",
+        events=EVENTS,
+        poison=0.01,
+        rate=300,
+        size=20,
+        drained_within=EVENTS * 0.3,
+    ) as under:
         under.wait_for_events(EVENTS)
         under.times = sum(len(request.invalid) for request in under.crowd.requests)
