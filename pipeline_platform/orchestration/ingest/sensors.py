@@ -19,7 +19,7 @@ from pipeline_platform.orchestration.runtime.launcher import WarmCeleryRunLaunch
 from pipeline_platform.warehouse.ledger import LedgerRow
 
 PAUSED_SECONDS = 1.0
-STARTS_WITHIN = timedelta(seconds=5)  # a run that has not started by then is asked after
+STARTS_WITHIN = timedelta(seconds=10)  # a run that has not started by then is asked after
 _ENDED = {dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
 
 

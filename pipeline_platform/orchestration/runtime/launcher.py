@@ -148,18 +148,19 @@ class WarmCeleryRunLauncher(CeleryRunLauncher):  # type: ignore[misc]
     def is_lost(self, run: dg.DagsterRun) -> bool:
         """Whether a run that was sent and has not started never will: its process has died, or nobody has it at all.
 
-        False where that cannot be found out: the start timeout of Dagster's monitoring has the last word.
+        For runs that were sent a while ago; who asks may be new and remember nothing. False where that cannot be found
+        out: the start timeout of Dagster's monitoring has the last word. A worker that is silent for now and has the
+        run drops it when it wakes, because the run is over by then.
         """
         try:
             if self.celery.AsyncResult(run.run_id).state in ENDED_STATES:
                 return True
-            if self._watch.look(run.run_id) in (Health.ALIVE, Health.UNSURE):
-                return False
             with self.celery.connection_for_read() as connection:
-                waiting = connection.default_channel._size(run.tags.get(DAGSTER_CELERY_QUEUE_TAG, self.default_queue))
+                if connection.default_channel._size(run.tags.get(DAGSTER_CELERY_QUEUE_TAG, self.default_queue)):
+                    return False  # it may be among those that wait
+            return self._watch.look(run.run_id) is not Health.ALIVE
         except Exception:  # noqa: BLE001  of whatever kind: it says something about the broker, not the run
             return False
-        return not waiting
 
     def get_run_worker_debug_info(self, run: dg.DagsterRun, *_: object, **__: object) -> str | None:
         worker = self._watch.worker(run.run_id)
