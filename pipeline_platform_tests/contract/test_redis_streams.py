@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from pipeline_platform.core.entries import ZERO
-from pipeline_platform.errors import QueueFullError, QueueUnavailableError
+from pipeline_platform.errors import QueueFullError, QueueRefusedError, QueueUnavailableError
 from pipeline_platform.queue.connection import connect, queue_errors
 from pipeline_platform.queue.protocol import Appended, QueueRefusal
 from pipeline_platform.queue.redis_streams import RedisStreams
@@ -114,20 +114,22 @@ def test_a_server_that_is_away_is_told_as_such_by_every_method(nowhere: RedisStr
         assert "secret" not in str(error.value)
 
 
-def test_a_wrong_password_is_a_queue_that_cannot_be_asked(redis_url: str) -> None:
+def test_a_wrong_password_is_a_refusal_that_will_not_pass(redis_url: str) -> None:
     scheme, _, rest = redis_url.partition("://")
     with connect(f"{scheme}://:wrong@{rest.rpartition('@')[2]}") as client:
         streams = RedisStreams(client)
-        with pytest.raises(QueueUnavailableError):
+        with pytest.raises(QueueRefusedError):
             streams.append([request()])
-        with pytest.raises(QueueUnavailableError):
+        with pytest.raises(QueueRefusedError):
             streams.position(STREAM)
 
 
 def test_a_refused_command_is_an_error_of_ours(client: redis.Redis) -> None:
     client.set("text", "x")
-    with pytest.raises(QueueUnavailableError, match="refused: WRONGTYPE"), queue_errors():
+    with pytest.raises(QueueRefusedError, match="refused: WRONGTYPE"), queue_errors():
         client.xlen("text")
+    with pytest.raises(QueueUnavailableError, match="refused: MISCONF"), queue_errors():
+        raise redis.exceptions.ResponseError("MISCONF Errors writing to the AOF file: No space left on device")
     with pytest.raises(QueueFullError), queue_errors():
         raise redis.exceptions.OutOfMemoryError("OOM")
 
