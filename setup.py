@@ -12,7 +12,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["pipeline_platform", "pipeline_platform.*"]),
     package_data={
-        "pipeline_platform": ["streams/*.yaml"],
+        "pipeline_platform": ["prices.yaml", "streams/*.yaml"],
         "pipeline_platform.warehouse.migrations": ["script.py.mako"],
     },
     data_files=[("share/pipeline_platform", ["dagster.yaml", "workspace.yaml"])],

@@ -10,10 +10,13 @@
     |   +-- EditError               an edit does not apply to an event
     |   +-- PoisonError             the data itself cannot be processed
     |   +-- QueueRefusedError       Redis answers, and refuses for a reason that will not pass
+    |   +-- SourceRefusedError      a source of prices does not take our question
+    |   +-- SourceShapeError        a source's answer has another shape than promised
     +-- TransientError      the same call may succeed later
         +-- QueueUnavailableError     Redis is away, loading, or refuses writes
         +-- QueueFullError            Redis is at its memory limit
         +-- WarehouseUnavailableError PostgreSQL is away or out of connections
+        +-- SourceUnavailableError    a source of prices is away, or asks us to wait
 
 An exception's message says what happened and what to do next; it never holds a secret.
 """
@@ -75,3 +78,23 @@ class QueueFullError(TransientError):
 
 class WarehouseUnavailableError(TransientError):
     """The warehouse is away or out of connections."""
+
+
+class SourceUnavailableError(TransientError):
+    """A source of prices is away, slow, or asks us to come back after `retry_after` seconds."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class SourceRefusedError(PermanentError):
+    """A source of prices does not take our question: an unknown symbol, a wrong key, a wrong address."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status  # of the HTTP answer, where the refusal is one
+
+
+class SourceShapeError(PermanentError):
+    """A source's answer has another shape than its documents say; names the source and the field's path."""

@@ -1,0 +1,1 @@
+"""A server of made-up prices with the real APIs' shapes and limits: for `up --demo`, and for tests."""
