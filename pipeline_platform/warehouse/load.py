@@ -33,6 +33,7 @@ from pipeline_platform.warehouse.engine import warehouse_errors
 from pipeline_platform.warehouse.event_ids import clock_us, take_ids
 from pipeline_platform.warehouse.merge import merge_statement
 from pipeline_platform.warehouse.partitions import ensure_partitions
+from pipeline_platform.warehouse.rollup_marks import mark_hours
 from pipeline_platform.warehouse.schema import UNSETTLED, assets, batch_receipts
 from pipeline_platform.warehouse.series import series_ids
 from pipeline_platform.warehouse.stream_tables import quoted
@@ -100,6 +101,7 @@ def load(engine: sa.Engine, spec: StreamSpec, batch: ReadyBatch, *, rehearse: bo
                 copy_facts(cursor, spec, batch, ids)
                 merge_minutes(cursor, spec, batch.aggregates, ids)
                 _park(cursor, spec, batch)
+                behind = mark_hours(cursor, spec.name, batch.aggregates)
             connection.execute(sa.insert(batch_receipts).values(_receipts(batch)))
             connection.execute(
                 sa.update(assets)
@@ -113,6 +115,7 @@ def load(engine: sa.Engine, spec: StreamSpec, batch: ReadyBatch, *, rehearse: bo
                     events_rejected=outcome.rejected,
                     events_duplicate=outcome.duplicate,
                     events_late=batch.late,
+                    events_behind=behind,
                     first_ts=outcome.first_ts,
                     last_ts=outcome.last_ts,
                     loaded_at=sa.func.clock_timestamp(),

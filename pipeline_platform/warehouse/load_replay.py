@@ -21,6 +21,7 @@ from pipeline_platform.warehouse.engine import warehouse_errors
 from pipeline_platform.warehouse.load import Loaded, ReadyBatch, copy_facts, merge_minutes, outcome_of, without_repeats
 from pipeline_platform.warehouse.partitions import ensure_partitions
 from pipeline_platform.warehouse.replays import settle_burials, settle_replay
+from pipeline_platform.warehouse.rollup_marks import mark_hours
 from pipeline_platform.warehouse.schema import UNSETTLED, assets, dead_letters
 from pipeline_platform.warehouse.series import series_ids
 from pipeline_platform.warehouse.text import storable
@@ -67,6 +68,7 @@ def load_replay(engine: sa.Engine, spec: StreamSpec, batch: ReadyBatch) -> Loade
                 copy_facts(cursor, spec, batch, ids)
                 merge_minutes(cursor, spec, batch.aggregates, ids)
                 _settle_letters(cursor, batch, letters)
+                behind = mark_hours(cursor, spec.name, batch.aggregates)
             connection.execute(
                 sa.update(assets)
                 .where(assets.c.id == batch.batch_id)
@@ -79,6 +81,7 @@ def load_replay(engine: sa.Engine, spec: StreamSpec, batch: ReadyBatch) -> Loade
                     events_rejected=outcome.rejected,
                     events_duplicate=outcome.duplicate,
                     events_late=batch.late,
+                    events_behind=behind,
                     first_ts=outcome.first_ts,
                     last_ts=outcome.last_ts,
                     loaded_at=sa.func.clock_timestamp(),

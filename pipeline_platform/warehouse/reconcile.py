@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
+from pipeline_platform.core.rollups import Grain
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.warehouse.engine import warehouse_errors
 from pipeline_platform.warehouse.stream_tables import quoted
@@ -32,6 +33,19 @@ def minutes_equal_facts(engine: sa.Engine, spec: StreamSpec, since: datetime, un
     magnitudes that went into them: the order of a floating-point sum is not fixed. One statement sees one snapshot,
     so running loads do not disturb it.
     """
+    return _equal_facts(engine, spec, "minute", since, until)
+
+
+def rollups_equal_facts(
+    engine: sa.Engine, spec: StreamSpec, grain: Grain, since: datetime, until: datetime
+) -> Agreement:
+    """The same for the hours or days in [since, until), without those that are marked to be rolled up again."""
+    return _equal_facts(engine, spec, grain.unit, since, until, unmarked=grain.value)
+
+
+def _equal_facts(
+    engine: sa.Engine, spec: StreamSpec, unit: str, since: datetime, until: datetime, *, unmarked: str = ""
+) -> Agreement:
     sides = []
     for name in spec.measures:
         column, stored = f"e.{quoted(name)}", f"m.{quoted(name)}"[:-1]
@@ -61,16 +75,19 @@ def minutes_equal_facts(engine: sa.Engine, spec: StreamSpec, since: datetime, un
     )
     query = sa.text(
         f"with s as (select m.series_id, m.window_start, m.events, {stored_columns} "
-        f'from "{spec.name}_minutes" m where m.window_start >= :since and m.window_start < :until), '
-        f"f as (select e.series_id, date_bin('1 minute', e.ts, timestamptz 'epoch') as window_start, "
+        f'from "{spec.name}_{unit}s" m where m.window_start >= :since and m.window_start < :until), '
+        f"f as (select e.series_id, date_trunc('{unit}', e.ts, 'UTC') as window_start, "
         f"count(*) as events, {recomputed} "
         f'from "{spec.name}_events" e where e.ts >= :since and e.ts < :until group by 1, 2) '
         f"select series_id, window_start, s.events, f.events, "
         f"(s.events is distinct from f.events or {unequal}) as differs "
-        "from s full join f using (series_id, window_start)"
+        "from s full join f using (series_id, window_start) "
+        "where :unmarked = '' or not exists (select from rollup_marks k where k.stream = :stream "
+        "and k.grain = :unmarked and k.window_start = window_start)"
     )
+    place = {"since": since, "until": until, "unmarked": unmarked, "stream": spec.name}
     with warehouse_errors(), engine.connect() as connection:
-        rows = connection.execute(query, {"since": since, "until": until}).all()
+        rows = connection.execute(query, place).all()
     differences = [
         f"series {row[0]}, window {row[1]:%Y-%m-%d %H:%M}: aggregates of {row[2]} events, facts of {row[3]}"
         for row in rows

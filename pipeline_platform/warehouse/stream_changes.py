@@ -52,9 +52,9 @@ def plan_changes(connection: sa.Connection, spec: StreamSpec) -> Plan:
     if not inspector.has_table(tables.series.name):
         return Plan(spec, (Change(f"{spec.name}: create the stream's tables and views"),))
     for table in tables.tables:
-        if table is tables.event_ids and not inspector.has_table(table.name):
-            sentence = f"{spec.name}: create {table.name}; events that are loaded already have left no ids there"
-            changes.append(Change(sentence, table=table))
+        if not inspector.has_table(table.name):
+            ids = "; events that are loaded already have left no ids there" if table is tables.event_ids else ""
+            changes.append(Change(f"{spec.name}: create {table.name}{ids}", table=table))
             continue
         there = {str(column["name"]) for column in inspector.get_columns(table.name)}
         wanted = {column.name for column in table.columns}

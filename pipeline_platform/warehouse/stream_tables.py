@@ -3,9 +3,11 @@
 <stream>_series    one row a combination of dimensions
 <stream>_events    the facts, narrow and fixed-width, partitioned by day of `ts`
 <stream>_minutes   one-minute aggregates, kept by the load
+<stream>_hours     the same by hour, and
+<stream>_days      by day (UTC), rolled up from the finer ones
 <stream>_event_ids the ids that events have taken, only with `unique_event_id`
 <stream>           a view: the facts with their dimensions
-<stream>_1m        a view: the aggregates with their dimensions, averages and variances
+<stream>_1m, _1h and _1d   views: the aggregates with their dimensions, averages and variances
 """
 
 from __future__ import annotations
@@ -41,13 +43,15 @@ class StreamTables:
     series: sa.Table
     events: sa.Table
     minutes: sa.Table
+    hours: sa.Table
+    days: sa.Table
     event_ids: sa.Table | None
-    views: tuple[View, View]
+    views: tuple[View, View, View, View]
 
     @property
     def tables(self) -> tuple[sa.Table, ...]:
         """All of the stream's tables."""
-        always = (self.series, self.events, self.minutes)
+        always = (self.series, self.events, self.minutes, self.hours, self.days)
         return always if self.event_ids is None else (*always, self.event_ids)
 
 
@@ -85,11 +89,23 @@ def stream_tables(spec: StreamSpec, metadata: sa.MetaData | None = None) -> Stre
         comment=f"Facts of {name}, a row an event; partitioned by UTC day of ts.",
         postgresql_partition_by="RANGE (ts)",
     )
-    minutes = sa.Table(
-        f"{name}_minutes",
+    minutes = _aggregates(spec, metadata, "minute", "kept by the load transaction")
+    hours = _aggregates(spec, metadata, "hour", "rolled up from the minutes; late events correct them")
+    days = _aggregates(spec, metadata, "day", "rolled up from the hours; late events correct them")
+    event_ids = event_ids_table(spec, metadata) if spec.unique_event_id else None
+    return StreamTables(series, events, minutes, hours, days, event_ids, stream_views(spec))
+
+
+def _aggregates(spec: StreamSpec, metadata: sa.MetaData, unit: str, how: str) -> sa.Table:
+    """The aggregates by series and minute, hour or day (UTC)."""
+    name = f"{spec.name}_{unit}s"
+    return sa.Table(
+        name,
         metadata,
-        sa.Column("series_id", sa.Integer, primary_key=True, autoincrement=False, comment=f"{name}_series.series_id."),
-        sa.Column("window_start", _TIME, primary_key=True, comment="The minute, from here to just before the next."),
+        sa.Column(
+            "series_id", sa.Integer, primary_key=True, autoincrement=False, comment=f"{spec.name}_series.series_id."
+        ),
+        sa.Column("window_start", _TIME, primary_key=True, comment=f"The {unit}, from here to just before the next."),
         sa.Column("events", sa.BigInteger, nullable=False, comment="Events in the window."),
         *(
             sa.Column(
@@ -102,11 +118,9 @@ def stream_tables(spec: StreamSpec, metadata: sa.MetaData | None = None) -> Stre
             for measure in spec.measures
             for suffix, kind, comment in MEASURE_COLUMNS
         ),
-        sa.Index(f"{name}_minutes_by_time", "window_start"),
-        comment=f"One-minute aggregates of {name}, kept by the load transaction.",
+        sa.Index(f"{name}_by_time", "window_start"),
+        comment=f"Aggregates of {spec.name} by {unit}, {how}.",
     )
-    event_ids = event_ids_table(spec, metadata) if spec.unique_event_id else None
-    return StreamTables(series, events, minutes, event_ids, stream_views(spec))
 
 
 def event_ids_table(spec: StreamSpec, metadata: sa.MetaData | None = None) -> sa.Table:

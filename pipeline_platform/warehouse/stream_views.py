@@ -1,4 +1,4 @@
-"""The two views of a stream that people read: the facts and the aggregates, with the dimensions spelled out."""
+"""The views of a stream that people read: the facts and the aggregates, with the dimensions spelled out."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class View:
         return f"select {picks} from {self.source}"
 
 
-def stream_views(spec: StreamSpec) -> tuple[View, View]:
-    """The views `<stream>` and `<stream>_1m`."""
+def stream_views(spec: StreamSpec) -> tuple[View, View, View, View]:
+    """The views `<stream>`, `<stream>_1m`, `<stream>_1h` and `<stream>_1d`."""
     dimensions = [
         ViewColumn(name, f's."{name}"', "text", options.description) for name, options in spec.dimensions.items()
     ]
@@ -59,20 +59,23 @@ def stream_views(spec: StreamSpec) -> tuple[View, View]:
         ),
         f'"{spec.name}_events" e join {series}',
     )
-    minutes = View(
-        f"{spec.name}_1m",
-        "One-minute aggregates, with the dimensions spelled out.",
-        (
-            ViewColumn(
-                "window_start", "m.window_start", "timestamptz", "The minute, from here to just before the next."
+    minutes, hours, days = (
+        View(
+            f"{spec.name}_{suffix}",
+            f"Aggregates by {unit} (UTC), with the dimensions spelled out.",
+            (
+                ViewColumn(
+                    "window_start", "m.window_start", "timestamptz", f"The {unit}, from here to just before the next."
+                ),
+                *dimensions,
+                *(column for measure in spec.measures for column in _statistics(measure)),
+                ViewColumn("events", "m.events", "bigint", "Events in the window."),
             ),
-            *dimensions,
-            *(column for measure in spec.measures for column in _statistics(measure)),
-            ViewColumn("events", "m.events", "bigint", "Events in the window."),
-        ),
-        f'"{spec.name}_minutes" m join {series}',
+            f'"{spec.name}_{unit}s" m join {series}',
+        )
+        for suffix, unit in (("1m", "minute"), ("1h", "hour"), ("1d", "day"))
     )
-    return facts, minutes
+    return facts, minutes, hours, days
 
 
 def _statistics(measure: str) -> list[ViewColumn]:

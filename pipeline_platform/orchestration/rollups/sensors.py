@@ -1,0 +1,79 @@
+"""Requests the rollup of every window that a load has marked: when it is over, and again when late events came."""
+
+# No postponed annotations here: Dagster reads them at run time.
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from typing import Any
+
+import dagster as dg
+
+from pipeline_platform.core.rollups import Grain, Span, spans
+from pipeline_platform.core.streams import StreamSpec
+from pipeline_platform.errors import TransientError
+from pipeline_platform.orchestration.resources import Warehouse
+from pipeline_platform.orchestration.rollups.assets import job_name, partitions_of
+from pipeline_platform.warehouse.rollup_marks import marked
+
+SETTLE = timedelta(seconds=5)  # after a window's end, for what is on its way
+LONGEST = 24 * 31  # windows of one run
+RUNS = 4  # requested at once; the others are still marked when these have ended
+IN_PROGRESS = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+]
+
+
+def rollup_sensor(specs: Sequence[StreamSpec], jobs: Sequence[Any], interval: int) -> dg.SensorDefinition:
+    """One sensor for all streams; `jobs` are all rollup jobs."""
+    by_name = {spec.name: spec for spec in specs}
+
+    @dg.sensor(
+        name="rollup_sensor",
+        jobs=list(jobs),
+        minimum_interval_seconds=interval,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Requests the hours and days that loads have marked, neighbours together.",
+    )
+    def rollup(context: dg.SensorEvaluationContext, warehouse: Warehouse) -> dg.SensorResult | dg.SkipReason:
+        now = datetime.now(UTC)
+        requests: list[dg.RunRequest] = []
+        try:
+            for grain in Grain:
+                marks = marked(warehouse.engine, grain, grain.complete(now - SETTLE))
+                for stream, ours in groupby(marks, key=lambda mark: mark.stream):
+                    if stream not in by_name or _busy(context.instance, job_name(stream, grain)):
+                        continue
+                    known = partitions_of(by_name[stream], grain, now)
+                    starts = [mark.window_start for mark in ours if mark.window_start >= known.start]
+                    requests += [
+                        _request(by_name[stream], grain, span, known, now)
+                        for span in spans(starts, grain, longest=LONGEST)[:RUNS]
+                    ]
+        except TransientError as error:
+            return dg.SkipReason(f"{error} What is marked stays marked.")
+        if not requests:
+            return dg.SkipReason("No window that is over has been marked since it was rolled up.")
+        return dg.SensorResult(run_requests=requests)
+
+    return rollup
+
+
+def _busy(instance: dg.DagsterInstance, job: str) -> bool:
+    """Whether a run of the job is under way: what it does not roll up is still marked when it has ended."""
+    return bool(instance.get_run_records(dg.RunsFilter(job_name=job, statuses=IN_PROGRESS), limit=1))
+
+
+def _request(
+    spec: StreamSpec, grain: Grain, span: Span, known: dg.TimeWindowPartitionsDefinition, now: datetime
+) -> dg.RunRequest:
+    first = known.get_partition_key_for_timestamp(span.start.timestamp())
+    last = known.get_partition_key_for_timestamp((span.end - grain.width).timestamp())
+    return dg.RunRequest(
+        job_name=job_name(spec.name, grain),
+        run_key=f"{spec.name}-{grain.value}-{first}-{last}-{now.timestamp():.3f}",
+        tags={"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last},
+    )
