@@ -7,6 +7,7 @@ customary names.
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -97,6 +98,18 @@ class Settings(BaseSettings):
     keep_open_letters_days: float | None = Field(
         None, ge=1, description="How long dead letters stay that nobody has settled. Unset: for ever."
     )
+    rollup_interval: int = Field(5, ge=1, description="How often marked hours and days are looked for.")
+    prices_file: Path | None = Field(None, description="Which prices come from where. Default: the shipped file.")
+    demo_prices_url: str | None = Field(
+        None, description="A local server of made-up prices; then nothing else is asked. Set by `up --demo`."
+    )
+    prices_start: date = Field(date(2020, 1, 1), description="The first day that candles can be backfilled from.")
+    prices_quotes_cron: str = Field("*/2 * * * *", description="When the latest prices are fetched, UTC.")
+    prices_candles_cron: str = Field("1 * * * *", description="When new candles are fetched, UTC.")
+    prices_days_cron: str = Field("20 0 * * *", description="When yesterday is closed over all sources, UTC.")
+    prices_catch_up_days: int = Field(7, ge=1, le=60, description="How far back missed candles are looked for.")
+    prices_catch_up_seconds: int = Field(60, ge=5, description="How often missed candles are looked for.")
+    keep_quotes_days: float = Field(30.0, gt=0, description="How long quotes are kept; a symbol's latest for ever.")
     keep_succeeded_runs_hours: float = Field(24.0, gt=0, description="How long Dagster keeps runs that succeeded.")
     keep_failed_runs_days: float = Field(14.0, gt=0, description="How long Dagster keeps runs that failed.")
     max_run_seconds: int = Field(900, ge=10, description="A run that takes longer is ended and its batch retried.")

@@ -10,6 +10,7 @@ from rich.console import Console
 from pipeline_platform.cli import (
     alerts,
     assets,
+    backfill,
     doctor,
     ingest,
     job,
@@ -32,7 +33,22 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (up, worker, status, ingest, streams, job, assets, letter_changes, alerts, sql, migrate, doctor, keys):
+for command in (
+    up,
+    worker,
+    status,
+    ingest,
+    streams,
+    job,
+    assets,
+    letter_changes,
+    alerts,
+    backfill,
+    sql,
+    migrate,
+    doctor,
+    keys,
+):
     command.register(app)
 
 

@@ -25,9 +25,11 @@ TAKEN = frozenset(
     {
         *("assets", "assets_failed", "assets_latest", "batch_receipts", "dead_letters", "replays", "breakers"),
         *("alerts", "alert_deliveries", "streams", "alembic_version"),
+        *("price_quotes", "price_candles", "price_days", "orders_usd"),
+        *("prices_quotes", "prices_quotes_history", "prices_candles", "prices_daily"),
     }
 )
-SUFFIXES = ("_series", "_events", "_minutes", "_event_ids", "_1m", "_1h", "_1d")
+SUFFIXES = ("_series", "_events", "_minutes", "_hours", "_days", "_event_ids", "_1m", "_1h", "_1d")
 MEASURE_SUFFIXES = ("count", "sum", "min", "max", "avg", "var", "m2", "first", "first_ts", "last", "last_ts")
 _DURATION = re.compile(r"([0-9]{1,12})\s*(s|m|h|d)\Z")
 _LONGEST = timedelta(days=36_500)

@@ -27,6 +27,7 @@ class Connections:
     dagster_database_url: str
     redis_url: str
     api_key: str = ""
+    demo_prices_url: str = ""
 
     def save(self, state_dir: Path) -> None:
         """Writes the file, readable by its owner only, in one step."""
@@ -72,4 +73,5 @@ def _from_settings(settings: Settings) -> Connections:
         dagster_database_url=settings.dagster_database_url or beside(settings.database_url),
         redis_url=settings.redis_url,
         api_key=settings.api_key or "",
+        demo_prices_url=settings.demo_prices_url or "",
     )

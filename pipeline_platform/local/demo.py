@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import math
 import random
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import orjson
 import requests
 
 from pipeline_platform.local.connections import Connections, find_connections
+from pipeline_platform.local.demo_prices import backfill_history
 from pipeline_platform.settings import Settings
 
 METRICS = {
@@ -138,7 +141,11 @@ def main() -> None:
     parser.add_argument("--pace", type=float, default=1.0, help="1 is 220 events a second")
     options = parser.parse_args()
     settings = Settings.load(state_dir=options.state_dir)
-    run(find_connections(settings), seed=options.seed, pace=options.pace)
+    where = find_connections(settings)
+    if where.demo_prices_url:
+        say = partial(print, flush=True)
+        threading.Thread(target=backfill_history, args=(settings, where, say), daemon=True).start()
+    run(where, seed=options.seed, pace=options.pace)
 
 
 if __name__ == "__main__":

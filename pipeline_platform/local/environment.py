@@ -39,6 +39,7 @@ def child_environment(settings: Settings, where: Connections, state_dir: Path, *
         "DAGSTER_HOME": str(state_dir / "dagster"),
         "DAGSTER_POSTGRES_URL": storage.render_as_string(hide_password=False),
         "DAGSTER_DISABLE_TELEMETRY": "1",
+        "DAGSTER_EVENT_BATCH_SIZE": "500",  # a run of 366 partitions materializes each of them
         "PYTHONUNBUFFERED": "1",
         "PYTHONWARNINGS": "ignore",
     }
@@ -49,6 +50,10 @@ def child_environment(settings: Settings, where: Connections, state_dir: Path, *
         mine["PIPELINE_STREAMS_DIR"] = str(settings.streams_dir.resolve())
     if settings.alerts_file:
         mine["PIPELINE_ALERTS_FILE"] = str(settings.alerts_file.resolve())
+    if settings.prices_file:
+        mine["PIPELINE_PRICES_FILE"] = str(settings.prices_file.resolve())
+    if where.demo_prices_url:
+        mine["PIPELINE_DEMO_PRICES_URL"] = where.demo_prices_url
     return {**os.environ, **mine, **more}
 
 

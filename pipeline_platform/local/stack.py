@@ -47,11 +47,16 @@ class Stack:
         shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
         self._base = f"http://{shown}:{settings.port}"
         self._dagster = settings.dagster_url or f"http://{shown}:{settings.dagster_port}"
+        self._prices_port: int | None = None
         self.connections = self._connections("")
 
     def plan(self, ready: Step, *, demo: bool) -> Sequence[Service | Step]:
         """Everything in the order it starts; `ready` comes when all is up, before the demo's load."""
+        if demo:
+            self._prices_port = remembered_port(self._state_dir / "ports" / "prices")
+            self.connections = self._connections("")
         services: list[Service | Step] = [
+            *([self._prices(self._prices_port)] if demo and self._prices_port else []),
             *self._database.before,
             *self._queue.before,
             Step("migrations", self._migrate),
@@ -70,6 +75,7 @@ class Stack:
         return services
 
     def _connections(self, api_key: str) -> Connections:
+        given = self._settings.demo_prices_url or ""
         return Connections(
             gateway_url=self._base,
             dagster_url=self._dagster,
@@ -79,6 +85,7 @@ class Stack:
             dagster_database_url=self._database.dagster_url,
             redis_url=self._queue.url,
             api_key=api_key,
+            demo_prices_url=f"http://127.0.0.1:{self._prices_port}" if self._prices_port else given,
         )
 
     def _environment(self) -> dict[str, str]:
@@ -167,6 +174,11 @@ class Stack:
         argv = ["dagster_webserver", "--workspace", str(self._home / "workspace.yaml")]
         argv += ["--host", self._settings.host, "--port", str(self._settings.dagster_port), "--log-level", "warning"]
         return self._service("dagster", argv, http_ok(f"{self._dagster}/server_info"))
+
+    def _prices(self, port: int) -> Service:
+        """Made-up prices for the demo, so that it needs no internet."""
+        argv = ["pipeline_platform.local.price_server", "--port", str(port)]
+        return self._service("prices", argv, listens("127.0.0.1", port))
 
     def _demo(self) -> Service:
         argv = ["pipeline_platform.local.demo", "--state-dir", str(self._state_dir)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import dagster as dg
 
 from pipeline_platform.core.streams import load_specs
@@ -13,9 +15,11 @@ from pipeline_platform.orchestration.ingest.checks import check_job, check_sched
 from pipeline_platform.orchestration.ingest.sensors import ingest_sensor
 from pipeline_platform.orchestration.maintenance.history import history_job, history_schedule
 from pipeline_platform.orchestration.maintenance.jobs import maintenance_job, maintenance_schedule
+from pipeline_platform.orchestration.prices.definitions import price_definitions
 from pipeline_platform.orchestration.replay.jobs import replay_job_of
 from pipeline_platform.orchestration.replay.sensors import replay_sensor
 from pipeline_platform.orchestration.resources import build_resources, history_limits, letter_retention, plan_limits
+from pipeline_platform.orchestration.rollups.definitions import rollup_definitions
 from pipeline_platform.settings import Settings
 
 
@@ -25,10 +29,10 @@ def definitions() -> dg.Definitions:
     settings = Settings.load()
     specs = list(load_specs(settings.streams_dir).values())
     limits = plan_limits(settings)
-    maintain = maintenance_job(specs, settings.keep_alerts_days, letter_retention(settings))
+    maintain = maintenance_job(specs, settings.keep_alerts_days, letter_retention(settings), settings.keep_quotes_days)
     replays = [replay_job_of(spec, limits.max_run_seconds) for spec in specs]
     purge = history_job(history_limits(settings))
-    return dg.Definitions(
+    ours = dg.Definitions(
         assets=[*map(queue_asset, specs), *map(ingest_assets, specs)],
         asset_checks=[check for spec in specs for check in stream_checks(spec)],
         jobs=[
@@ -44,3 +48,5 @@ def definitions() -> dg.Definitions:
         resources=build_resources(settings),
         executor=dg.in_process_executor,
     )
+    rollups = rollup_definitions(specs, settings.rollup_interval, datetime.now(UTC))
+    return dg.Definitions.merge(ours, rollups, price_definitions(settings))

@@ -11,12 +11,17 @@ import sqlalchemy as sa
 
 from pipeline_platform.core.streams import StreamSpec, load_specs
 from pipeline_platform.warehouse.ledger_views import LEDGER_VIEWS, LedgerView
+from pipeline_platform.warehouse.price_tables import PRICE_TABLES
+from pipeline_platform.warehouse.price_views import PRICE_VIEWS
 from pipeline_platform.warehouse.schema import metadata
 from pipeline_platform.warehouse.stream_tables import event_ids_table, sql_type, stream_tables
 from pipeline_platform.warehouse.stream_views import View
 
 EXAMPLE = "telemetry"
-ORDER = (*("assets", "dead_letters", "batch_receipts", "replays", "breakers", "alerts", "alert_deliveries", "streams"),)
+PLATFORM = (
+    *("assets", "dead_letters", "batch_receipts", "replays", "breakers", "alerts", "alert_deliveries", "streams"),
+)
+ORDER = (*PLATFORM, "rollups", "rollup_marks", *(table.name for table in PRICE_TABLES))
 
 OPENING = """
 # The warehouse
@@ -73,6 +78,12 @@ For every loaded batch `events_read = events_loaded + events_negative + events_r
 else. `failures` keeps what the latest attempts met with. Entries are deleted from the queue only when their batch and
 all before it are settled.
 """
+PRICES = """
+## Prices
+
+Read the views; `docs/backfills.md` tells how the rows come and go. Prices are `numeric`, exactly as the source gave
+them. A candle is [`open_time`, `open_time` + `interval`) in UTC.
+"""
 SEE_EXAMPLE = f"""
 ## Tables and views of a stream
 
@@ -85,15 +96,21 @@ def dictionary(spec: StreamSpec) -> str:
     """The whole document, with `spec` as the example of a stream."""
     tables = stream_tables(spec)
     parts = [OPENING.strip(), "## The platform's tables"]
-    parts += [_table(metadata.tables[name]) for name in ORDER]
+    parts += [_table(metadata.tables[name]) for name in PLATFORM]
     parts += [_ledger_view(view) for view in LEDGER_VIEWS]
+    parts.append(PRICES.strip())
+    parts += [_view(view) for view in PRICE_VIEWS]
+    parts += [_table(table) for table in PRICE_TABLES]
     names = {
         "dimensions": " and ".join(f"`{name}`" for name in spec.dimensions),
         "measures": " and ".join(f"`{name}`" for name in spec.measures),
     }
     parts.append(SEE_EXAMPLE.format(**names).strip())
     parts += [_view(view) for view in tables.views]
-    parts += [_table(table) for table in (tables.events, tables.minutes, tables.series, event_ids_table(spec))]
+    parts += [
+        _table(table)
+        for table in (tables.events, tables.minutes, tables.hours, tables.days, tables.series, event_ids_table(spec))
+    ]
     return "\n\n".join(parts) + "\n"
 
 

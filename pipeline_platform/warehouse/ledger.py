@@ -221,7 +221,7 @@ class Ledger:
         statement = (
             sa.update(assets)
             .where(assets.c.id == batch_id, assets.c.attempt == failure.attempt, assets.c.state.in_(UNSETTLED))
-            .values(op_retries=assets.c.op_retries + 1, **_last_failure(failure))
+            .values(op_retries=assets.c.op_retries + 1, **last_failure(failure))
         )
         with warehouse_errors(), self._engine.begin() as connection:
             connection.execute(statement)
@@ -238,7 +238,7 @@ class Ledger:
             .values(
                 state="planned" if failure.kind is FailureKind.TRANSIENT else "failed",
                 not_before=not_before,
-                **_last_failure(failure),
+                **last_failure(failure),
             )
             .returning(assets.c.stream)
         )
@@ -322,7 +322,7 @@ def _planned(batch: Batch, asset_key: str, job_name: str) -> sa.Insert:
     )
 
 
-def _last_failure(failure: Failure) -> dict[str, Any]:
+def last_failure(failure: Failure) -> dict[str, Any]:
     """The columns that tell of the latest failure."""
     message = storable(f"{failure.op}: {failure.message}" if failure.op else failure.message)[:2000]
     note = {

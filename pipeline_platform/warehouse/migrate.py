@@ -21,6 +21,7 @@ from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.errors import PermanentError, TransientError
 from pipeline_platform.warehouse.engine import warehouse_errors
 from pipeline_platform.warehouse.ledger_views import LEDGER_VIEWS, make_ledger_views
+from pipeline_platform.warehouse.price_views import PRICE_VIEWS, make_price_views
 from pipeline_platform.warehouse.roles import ensure_roles, grant
 from pipeline_platform.warehouse.schema import metadata
 from pipeline_platform.warehouse.stream_changes import apply_changes, plan_changes, refuse_destructive
@@ -134,7 +135,8 @@ def _comment_and_grant(connection: sa.Connection, specs: list[StreamSpec]) -> No
     for table in metadata.sorted_tables:
         comment_on(connection, table)
     make_ledger_views(connection)
-    names = [*metadata.tables, *(view.name for view in LEDGER_VIEWS)]
+    make_price_views(connection)
+    names = [*metadata.tables, *(view.name for view in (*LEDGER_VIEWS, *PRICE_VIEWS))]
     for spec in specs:
         tables = stream_tables(spec)
         names += [table.name for table in tables.tables]

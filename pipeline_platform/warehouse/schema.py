@@ -75,6 +75,7 @@ assets = sa.Table(
     _count("events_rejected", "Events parked in dead_letters."),
     _count("events_duplicate", "Those of events_rejected that only repeat an event_id."),
     _count("events_late", "Loaded events that came later than the stream's late_after."),
+    _count("events_behind", "Loaded events whose hour had been rolled up already; it is corrected."),
     _time("first_ts", "The earliest event loaded."),
     _time("last_ts", "The latest event loaded."),
     sa.Column("error_class", sa.Text, comment="The class of the latest failure."),
@@ -275,6 +276,32 @@ alert_deliveries = sa.Table(
     sa.CheckConstraint("state in ('pending', 'sent', 'dropped')", name="alert_deliveries_state"),
     sa.Index("alert_deliveries_pending", "route", postgresql_where=sa.text("state = 'pending'")),
     comment="One row an alert, phase and route: what has been sent where.",
+)
+
+rollup_marks = sa.Table(
+    "rollup_marks",
+    metadata,
+    sa.Column("stream", sa.Text, primary_key=True, comment="The stream."),
+    sa.Column("grain", sa.Text, primary_key=True, comment="1h or 1d."),
+    sa.Column("window_start", sa.TIMESTAMP(timezone=True), primary_key=True, comment="The window's start."),
+    _time("marked_at", "When a load or a rollup of its hours first touched it.", null=False, now=True),
+    sa.CheckConstraint("grain in ('1h', '1d')", name="rollup_marks_grain"),
+    comment="Windows that have to be rolled up, or rolled up again: marked by the load that touched them.",
+)
+
+rollups = sa.Table(
+    "rollups",
+    metadata,
+    sa.Column("stream", sa.Text, primary_key=True, comment="The stream."),
+    sa.Column("grain", sa.Text, primary_key=True, comment="1h or 1d."),
+    sa.Column("window_start", sa.TIMESTAMP(timezone=True), primary_key=True, comment="The window's start."),
+    sa.Column("events", sa.BigInteger, nullable=False, comment="Events in the window."),
+    sa.Column(
+        "times", sa.Integer, nullable=False, server_default=sa.text("1"), comment="How often it has been rolled up."
+    ),
+    _time("rolled_at", "When that was last done.", null=False, now=True),
+    sa.CheckConstraint("grain in ('1h', '1d')", name="rollups_grain"),
+    comment="Windows that have been rolled up: late events correct them.",
 )
 
 streams = sa.Table(

@@ -19,6 +19,8 @@ from pipeline_platform.orchestration import resources
 from pipeline_platform.orchestration.definitions import definitions
 from pipeline_platform.orchestration.ingest.assets import events_key, minutes_key, queue_key
 from pipeline_platform.orchestration.ingest.checks import JOB
+from pipeline_platform.orchestration.ingest.planner import RunState
+from pipeline_platform.orchestration.ingest.sensors import run_state
 from pipeline_platform.queue.protocol import NewEntry
 from pipeline_platform.queue.redis_streams import RedisStreams
 from pipeline_platform.warehouse.engine import connect
@@ -308,3 +310,29 @@ def _shipped() -> dg.Definitions:
 def _load_some(stack: Stack) -> None:
     stack.post(reading(1.0), reading(2.0), reading(-3.0), b"not json")
     assert stack.run(stack.tick()[0]).success
+
+
+def test_a_run_that_has_not_started_is_as_good_as_none(stack: Stack) -> None:
+    stack.post(reading())
+    (request,) = stack.tick()
+    job = stack.repository.get_job("ingest_telemetry")
+    assert run_state(stack.instance, stack.row()) is RunState.ABSENT
+    run = stack.instance.create_run_for_job(job, tags=dict(request.tags), run_config=request.run_config)
+    assert run_state(stack.instance, stack.row()) is RunState.ABSENT  # NOT_STARTED
+    stack.instance.report_dagster_event(
+        dg.DagsterEvent(dg.DagsterEventType.PIPELINE_STARTING.value, run.job_name), run.run_id
+    )
+    assert stack.instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.STARTING  # type: ignore[union-attr]
+    assert run_state(stack.instance, stack.row()) is RunState.ABSENT
+    # So the planner asks again when its own patience is over, and not before.
+    assert stack.tick() == []
+    with stack.engine.begin() as connection:
+        connection.execute(sa.text("update assets set requested_at = now() - interval '61 seconds'"))
+    (again,) = stack.tick()
+    assert again.run_key == "telemetry-1-2"
+    # Should the first start after all, it does nothing; the second loads.
+    assert stack.run(request).success
+    assert stack.row().state == "planned"
+    assert stack.run(again).success
+    assert (stack.row().state, stack.row().attempt) == ("loaded", 2)
+    assert rows(stack.engine, "select count(*) from telemetry") == [(1,)]

@@ -17,7 +17,7 @@ from pipeline_platform.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 # Environment of Dagster and of the images, which is not ours to read.
-OTHERS = {"DAGSTER_HOME", "DAGSTER_POSTGRES_URL", "PYTHONUNBUFFERED", "PYTHONWARNINGS"}
+OTHERS = {"DAGSTER_EVENT_BATCH_SIZE", "DAGSTER_HOME", "DAGSTER_POSTGRES_URL", "PYTHONUNBUFFERED", "PYTHONWARNINGS"}
 IMAGES = {"POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB", "VALKEY_PASSWORD"}
 
 

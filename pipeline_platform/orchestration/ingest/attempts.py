@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
 import dagster as dg
 
@@ -13,7 +14,28 @@ from pipeline_platform.core.batches import retry_pause
 from pipeline_platform.core.failures import OP_RETRIES, Failure, FailureKind, NextStep
 from pipeline_platform.errors import PermanentError, PlatformError, PoisonError, TransientError
 from pipeline_platform.orchestration.resources import Warehouse
-from pipeline_platform.warehouse.ledger import LedgerRow
+
+
+class Attempt(Protocol):
+    """A row of the ledger, as far as a failure needs it."""
+
+    @property
+    def id(self) -> int:
+        """assets.id."""
+
+    @property
+    def attempt(self) -> int:
+        """The number of the attempt, from 1."""
+
+
+class Book(Protocol):
+    """What writes failures down: the ledger of batches, or that of ETL work."""
+
+    def retrying(self, batch_id: int, failure: Failure, /) -> None:
+        """A try after which the op is tried again in the same run."""
+
+    def fail(self, batch_id: int, failure: Failure, /, *, not_before: datetime) -> bool:
+        """A failed attempt."""
 
 
 def kind_of(error: Exception) -> FailureKind:
@@ -29,15 +51,16 @@ def kind_of(error: Exception) -> FailureKind:
 def recorded(
     context: dg.OpExecutionContext,
     warehouse: Warehouse,
-    row: LedgerRow | None,
+    row: Attempt | None,
     mode: NextStep = NextStep.PLAIN,
     *,
+    book: Book | None = None,
     jitter: Callable[[], float] = random.random,
 ) -> Iterator[None]:
     """Writes a failure of the block to the ledger row before the op fails, so that `assets` tells of it.
 
     A transient failure makes the op try again after 2, 4 and 8 s; what fails then is the planner's to request again.
-    Where the warehouse itself is away, the planner finds the ended run later.
+    Where the warehouse itself is away, the planner finds the ended run later. `book`: another ledger than the batches'.
     """
     try:
         yield
@@ -58,7 +81,7 @@ def recorded(
             final=not again,
         )
         try:
-            _write(warehouse, row, failure)
+            _write(book or warehouse.ledger, row, failure)
         except PlatformError as second:
             context.log.warning("The failure could not be written to the ledger: %s", second)
         if not again:
@@ -68,9 +91,9 @@ def recorded(
         raise dg.RetryRequested(max_retries=len(OP_RETRIES), seconds_to_wait=pause) from error
 
 
-def _write(warehouse: Warehouse, row: LedgerRow, failure: Failure) -> None:
+def _write(book: Book, row: Attempt, failure: Failure) -> None:
     if failure.final:
         pause = timedelta(seconds=retry_pause(row.attempt))
-        warehouse.ledger.fail(row.id, failure, not_before=datetime.now(UTC) + pause)
+        book.fail(row.id, failure, not_before=datetime.now(UTC) + pause)
     else:
-        warehouse.ledger.retrying(row.id, failure)
+        book.retrying(row.id, failure)

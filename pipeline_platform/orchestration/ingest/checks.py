@@ -62,7 +62,10 @@ def stream_checks(spec: StreamSpec) -> list[dg.AssetChecksDefinition]:
 
 def check_job(specs: Sequence[StreamSpec]) -> Any:
     """One job that runs the checks of all streams."""
-    keys = [key for spec in specs for key in (events_key(spec.name), minutes_key(spec.name))]
+    # The rollups' checks too: an asset of a stream is under its name.
+    keys = [
+        dg.AssetKey(["warehouse", f"{spec.name}_{suffix}"]) for spec in specs for suffix in ("events", "1m", "1h", "1d")
+    ]
     return dg.define_asset_job(
         JOB,
         selection=dg.AssetSelection.checks_for_assets(*keys),

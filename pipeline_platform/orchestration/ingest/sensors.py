@@ -21,6 +21,7 @@ from pipeline_platform.warehouse.ledger import LedgerRow
 PAUSED_SECONDS = 1.0
 STARTS_WITHIN = timedelta(seconds=10)  # a run that has not started by then is asked after
 _ENDED = {dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
+_WAITING = {dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING}
 
 
 def ingest_sensor(spec: StreamSpec, limits: PlanLimits) -> dg.SensorDefinition:
@@ -89,10 +90,14 @@ def _run_request(spec: StreamSpec, request: Request) -> dg.RunRequest:
 
 
 def run_state(instance: dg.DagsterInstance, row: LedgerRow) -> RunState:
-    """What became of the run of the row's latest attempt, by its tags."""
+    """What became of the run of the row's latest attempt, by its tags.
+
+    A run that has not started is as good as none: Dagster lets it wait for a day, the planner only for so long. Should
+    it start after all, the ledger tells it that a later attempt has been requested.
+    """
     tags = {"pipeline/batch_id": str(row.id), "pipeline/attempt": str(row.attempt)}
     runs = instance.get_runs(dg.RunsFilter(tags=tags), limit=1)
-    if not runs:
+    if not runs or runs[0].status in _WAITING:
         return RunState.ABSENT
     if runs[0].status == dg.DagsterRunStatus.SUCCESS:
         return RunState.SUCCEEDED

@@ -11,12 +11,16 @@ from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.orchestration.resources import CALM, Warehouse
 from pipeline_platform.warehouse import dead_letters, event_ids
 from pipeline_platform.warehouse.partitions import close_days, drop_expired
+from pipeline_platform.warehouse.quotes import purge_quotes
 
 
 def maintenance_job(
-    specs: Sequence[StreamSpec], keep_alerts_days: float, keep_letters: Mapping[str, timedelta]
+    specs: Sequence[StreamSpec],
+    keep_alerts_days: float,
+    keep_letters: Mapping[str, timedelta],
+    keep_quotes_days: float,
 ) -> dg.JobDefinition:
-    """A job: BRIN indexes for closed days; retention for days, alerts, settled dead letters and event ids."""
+    """A job: BRIN indexes for closed days; retention for days, alerts, letters, event ids and quotes."""
 
     @dg.op(description="Indexes the partitions of days that are over and drops the expired ones.")
     def maintain_partitions(context: dg.OpExecutionContext, warehouse: Warehouse) -> None:
@@ -39,9 +43,14 @@ def maintenance_job(
         purged = {spec.name: event_ids.purge_expired_ids(warehouse.owner_engine, spec) for spec in specs}
         context.add_output_metadata({name: gone for name, gone in purged.items() if gone})
 
+    @dg.op(description="Deletes old quotes, but never a symbol's latest.")
+    def purge_old_quotes(context: dg.OpExecutionContext, warehouse: Warehouse) -> None:
+        before = datetime.now(UTC) - timedelta(days=keep_quotes_days)
+        context.add_output_metadata({"purged": purge_quotes(warehouse.owner_engine, before)})
+
     @dg.job(
         name="maintain_warehouse",
-        description="Indexes closed days; drops what is past its time: days, alerts, settled letters and event ids.",
+        description="Indexes closed days; drops what is past its time: days, alerts, letters, event ids and quotes.",
         executor_def=dg.in_process_executor,
         config=dict(CALM),
     )
@@ -50,6 +59,7 @@ def maintenance_job(
         purge_alerts()
         purge_dead_letters()
         purge_event_ids()
+        purge_old_quotes()
 
     return maintain_warehouse
 

@@ -27,8 +27,9 @@ from typing import Any, cast
 from dagster import DagsterInstance
 from dagster._core.workspace.context import IWorkspaceProcessContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
+from dagster._daemon.backfill import execute_backfill_iteration_loop
 from dagster._daemon.controller import create_daemon_of_type, daemon_controller_from_instance
-from dagster._daemon.daemon import DaemonIterator, DagsterDaemon, SensorDaemon
+from dagster._daemon.daemon import BackfillDaemon, DaemonIterator, DagsterDaemon, SensorDaemon
 from dagster._daemon.sensor import execute_sensor_iteration
 from dagster._daemon.utils import DaemonErrorCapture
 from dagster._utils.interrupts import capture_interrupts, setup_interrupt_handlers
@@ -39,6 +40,11 @@ from pipeline_platform.orchestration.runtime.patience import PatientExecutor
 CONTINUOUS = -1
 CADENCE, SWEEP, GRACE = 0.05, 0.5, 3.0
 AFTER_ERROR = 1.0
+BACKFILL_SECONDS = 3.0
+# A backfill reads events by their numbers, which become visible out of order: a run writes 366 materializations in one
+# statement, and events with higher numbers are committed meanwhile. Without looking back this far Dagster overlooks
+# some, and calls their partitions failed. Seen in a backfill of 21,920 partitions: 252 of a run's 364 were lost to it.
+LOOK_BACK = ("ASSET_BACKFILL_CURSOR_OFFSET", "2000")
 
 
 class FastSensorDaemon(SensorDaemon):
@@ -106,11 +112,44 @@ class FastSensorDaemon(SensorDaemon):
             super().__exit__(kind, error, traceback)  # type: ignore[no-untyped-call]
 
 
+class _Impatient:
+    """An event for a loop that waits on it too long: no wait is longer than `longest`."""
+
+    def __init__(self, event: threading.Event, longest: float) -> None:
+        self._event, self._longest = event, longest
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """As the event's, but not as long."""
+        return self._event.wait(self._longest if timeout is None else min(timeout, self._longest))
+
+    def is_set(self) -> bool:
+        """As the event's."""
+        return self._event.is_set()
+
+
+class FastBackfillDaemon(BackfillDaemon):
+    """Looks at backfills every few seconds. Stock looks every 30 s: a backfill begins and ends up to that much late."""
+
+    def core_loop(
+        self, workspace_process_context: IWorkspaceProcessContext[Any], shutdown_event: threading.Event
+    ) -> DaemonIterator:
+        """Runs until closed."""
+        yield from execute_backfill_iteration_loop(
+            workspace_process_context,
+            self._logger,
+            cast(threading.Event, _Impatient(shutdown_event, BACKFILL_SECONDS)),
+            threadpool_executor=self._threadpool_executor,
+            submit_threadpool_executor=self._submit_threadpool_executor,
+        )
+
+
 def fast_daemons(instance: DagsterInstance, cadence: float = CADENCE, sweep: float = SWEEP) -> list[DagsterDaemon[Any]]:
-    """The daemons that the instance needs, with ours for the sensors."""
-    stock = [kind for kind in instance.get_required_daemon_types() if kind != SensorDaemon.daemon_type()]
+    """The daemons that the instance needs, with ours for the sensors and the backfills."""
+    ours = (SensorDaemon.daemon_type(), BackfillDaemon.daemon_type())
+    stock = [kind for kind in instance.get_required_daemon_types() if kind not in ours]
     return [
         FastSensorDaemon(instance.get_sensor_settings(), cadence, sweep),
+        FastBackfillDaemon(instance.get_backfill_settings()),
         *(create_daemon_of_type(kind, instance) for kind in stock),
     ]
 
@@ -123,6 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sweep", type=float, default=SWEEP, help="most seconds between looks (%(default)s)")
     parser.add_argument("--log-level", default="info", choices=["critical", "error", "warning", "info", "debug"])
     given = parser.parse_args(arguments)
+    os.environ.setdefault(*LOOK_BACK)
     setup_interrupt_handlers()  # SIGTERM is taken as SIGINT
     with (
         contextlib.suppress(KeyboardInterrupt),

@@ -28,6 +28,17 @@ INTERNALS: dict[str, tuple[str, ...] | None] = {
     "dagster._daemon.daemon:SensorDaemon.core_loop": ("self", "workspace_process_context", "shutdown_event"),
     "dagster._daemon.daemon:SensorDaemon.instrument_elapsed": ("self", "sensor", "elapsed", "min_interval"),
     "dagster._daemon.daemon:SensorDaemon.daemon_type": (),
+    "dagster._daemon.backfill:execute_backfill_iteration_loop": (
+        "workspace_process_context",
+        "logger",
+        "shutdown_event",
+        "threadpool_executor",
+        "submit_threadpool_executor",
+    ),
+    "dagster._daemon.daemon:BackfillDaemon.__init__": ("self", "settings"),
+    "dagster._daemon.daemon:BackfillDaemon.core_loop": ("self", "workspace_process_context", "shutdown_event"),
+    "dagster._daemon.daemon:BackfillDaemon.daemon_type": (),
+    "dagster:DagsterInstance.get_backfill_settings": ("self",),
     "dagster._daemon.controller:create_daemon_of_type": ("daemon_type", "instance"),
     "dagster._daemon.controller:daemon_controller_from_instance": (
         "instance",

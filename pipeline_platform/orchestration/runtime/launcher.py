@@ -14,6 +14,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
 from dagster._core.launcher.base import RunLauncher
+from dagster._core.storage.tags import BACKFILL_ID_TAG
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClassData, pack_value
 from dagster_celery.config import TASK_EXECUTE_JOB_NAME
@@ -27,6 +28,7 @@ INTERNALS = (
     ("dagster._core.launcher.CheckRunHealthResult", ("status", "msg")),
     ("dagster._core.launcher.LaunchRunContext", ("dagster_run", "workspace")),
     ("dagster._core.launcher.WorkerStatus", ()),
+    ("dagster._core.storage.tags.BACKFILL_ID_TAG", ()),
     ("dagster._grpc.types.ExecuteRunArgs", ("job_origin", "run_id", "instance_ref", "set_exit_code_on_failure")),
     ("dagster._serdes.pack_value", ("val",)),
     ("dagster_celery.launcher.CeleryRunLauncher", ("default_queue", "broker", "backend", "config_source", "inst_data")),
@@ -35,7 +37,9 @@ ENDED_STATES = ("FAILURE", "REVOKED", "REJECTED")
 
 
 class WarmCeleryRunLauncher(CeleryRunLauncher):  # type: ignore[misc]
-    """The stock launcher's configuration, and three more, in seconds:
+    """The stock launcher's configuration, and four more.
+
+    `backfill_queue`: where a backfill's runs go that name no queue; without it they go to the default. In seconds:
 
     `worker_silence_seconds`: a worker that does not answer for so long is dead. `inspect_timeout_seconds`: how long it
     has for an answer. `terminate_grace_seconds`: how long a run may take to end itself before its process is killed.
@@ -51,6 +55,7 @@ class WarmCeleryRunLauncher(CeleryRunLauncher):  # type: ignore[misc]
         worker_silence_seconds: float = 5.0,
         inspect_timeout_seconds: float = 1.0,
         terminate_grace_seconds: float = 5.0,
+        backfill_queue: str | None = None,
         inst_data: ConfigurableClassData | None = None,
     ) -> None:
         super().__init__(
@@ -62,6 +67,7 @@ class WarmCeleryRunLauncher(CeleryRunLauncher):  # type: ignore[misc]
             inst_data=inst_data,
         )
         self.celery.conf.update(task_routes=None, task_queues=None)  # the queue is named at every launch
+        self._backfill_queue = backfill_queue or default_queue
         self._timeout, self._grace = inspect_timeout_seconds, terminate_grace_seconds
         self._watch = RunWatch(self._ask, silence=worker_silence_seconds)
 
@@ -76,7 +82,8 @@ class WarmCeleryRunLauncher(CeleryRunLauncher):  # type: ignore[misc]
             name: dg.Field(float, is_required=False, default_value=value, description=text)
             for name, (value, text) in extra.items()
         }
-        return {**super().config_type(), **fields}
+        queue = dg.Field(str, is_required=False, description="Where a backfill's runs go that name no queue.")
+        return {**super().config_type(), **fields, "backfill_queue": queue}
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]) -> Any:
@@ -98,7 +105,8 @@ class WarmCeleryRunLauncher(CeleryRunLauncher):  # type: ignore[misc]
             instance_ref=None,  # a worker has its own DAGSTER_HOME
             set_exit_code_on_failure=True,
         )
-        queue = run.tags.get(DAGSTER_CELERY_QUEUE_TAG, self.default_queue)
+        default = self._backfill_queue if BACKFILL_ID_TAG in run.tags else self.default_queue
+        queue = run.tags.get(DAGSTER_CELERY_QUEUE_TAG, default)
         with contextlib.suppress(Exception):  # it only tells people: a full disk there must not keep the run here
             self._instance.report_engine_event(f"Sending the run to the queue {queue}.", run, cls=type(self))
         try:
