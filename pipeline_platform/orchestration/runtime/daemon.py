@@ -42,8 +42,8 @@ CADENCE, SWEEP, GRACE = 0.05, 0.5, 3.0
 AFTER_ERROR = 1.0
 BACKFILL_SECONDS = 3.0
 # A backfill reads events by their numbers, which become visible out of order: a run writes 366 materializations in one
-# statement, and events with higher numbers are committed meanwhile. Without looking back this far Dagster overlooks
-# some, and calls their partitions failed. Seen in a backfill of 21,920 partitions: 252 of a run's 364 were lost to it.
+# statement, and events with higher numbers are committed meanwhile. Without looking back this far Dagster may overlook
+# some, and call their partitions failed: the likely cause of 252 such partitions in a backfill of 21,920.
 LOOK_BACK = ("ASSET_BACKFILL_CURSOR_OFFSET", "2000")
 
 

@@ -102,7 +102,12 @@ def test_streams_are_listed_and_shown(servers: Stack, tmp_path: Path) -> None:
     shown = run("streams", "show", "orders", *here).out
     assert "amount (negatives: reject)" in shown
     assert "/v1/streams/orders/events" in shown
-    assert run("streams", "show", "orders", *here, "--json").document["views"] == ["orders", "orders_1m", "orders_1h", "orders_1d"]
+    assert run("streams", "show", "orders", *here, "--json").document["views"] == [
+        "orders",
+        "orders_1m",
+        "orders_1h",
+        "orders_1d",
+    ]
     assert "there are orders, telemetry" in run("streams", "show", "nope", *here).error
 
 
