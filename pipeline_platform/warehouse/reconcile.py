@@ -83,7 +83,7 @@ def _equal_facts(
         f"(s.events is distinct from f.events or {unequal}) as differs "
         "from s full join f using (series_id, window_start) "
         "where :unmarked = '' or not exists (select from rollup_marks k where k.stream = :stream "
-        "and k.grain = :unmarked and k.window_start = window_start)"
+        "and k.grain = :unmarked and k.window_start = coalesce(s.window_start, f.window_start))"
     )
     place = {"since": since, "until": until, "unmarked": unmarked, "stream": spec.name}
     with warehouse_errors(), engine.connect() as connection:

@@ -59,6 +59,15 @@ def test_tampering_is_found(engine: sa.Engine) -> None:
     assert not rollups_equal_facts(engine, TELEMETRY, Grain.HOUR, WHOLE.start, WHOLE.end).holds
 
 
+def test_tampering_is_found_though_another_hour_is_marked(engine: sa.Engine) -> None:
+    load_entries(engine, TELEMETRY, entry(0, event()))
+    roll_up(engine, TELEMETRY, Grain.HOUR, WHOLE)
+    load_entries(engine, TELEMETRY, entry(1, event(ts=NOW_MS - 3 * HOUR_MS)))  # as the hour under way always is
+    assert rollups_equal_facts(engine, TELEMETRY, Grain.HOUR, WHOLE.start, WHOLE.end).compared == 1
+    execute(engine, "update telemetry_hours set value_sum = value_sum + 1")
+    assert not rollups_equal_facts(engine, TELEMETRY, Grain.HOUR, WHOLE.start, WHOLE.end).holds
+
+
 def test_a_load_marks_its_hours_and_a_rollup_takes_the_marks_away(engine: sa.Engine) -> None:
     load_entries(engine, TELEMETRY, entry(0, event(), event(ts=NOW_MS - 3 * HOUR_MS)))
     later = DAY + timedelta(days=2)
