@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline_platform.core.alerts import SEVERITIES, Rule
+from pipeline_platform.core.yaml_tree import line_of, refuse_oddities
 from pipeline_platform.errors import SettingError
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}\Z")
@@ -127,7 +128,7 @@ def parse_routes(text: str, where: str, streams: Collection[str]) -> tuple[Route
     """The routes in YAML `text`; `where` names its file in errors."""
     try:
         tree: Any = yaml.compose(text, Loader=yaml.SafeLoader)
-        _refuse_oddities(tree, where)
+        refuse_oddities(tree, where, SettingError, deepest=6)
         data = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
@@ -172,40 +173,4 @@ def _explain(error: ValidationError, tree: yaml.Node, where: str) -> Iterator[st
 
 def _sentence(tree: yaml.Node, where: str, path: tuple[str | int, ...], message: str) -> str:
     field = ".".join(str(part + 1) if isinstance(part, int) else part for part in path)
-    return f"{where}, line {_line(tree, path)}, field {field or '(whole file)'}: {message}."
-
-
-def _line(node: yaml.Node, path: tuple[str | int, ...]) -> int:
-    """The line of the deepest part of `path` that the file has."""
-    line = int(node.start_mark.line) + 1
-    for part in path:
-        if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = int(node.start_mark.line) + 1
-        elif isinstance(node, yaml.MappingNode):
-            found = next(((key, value) for key, value in node.value if key.value == part), None)
-            if found is None:
-                break
-            line, node = int(found[0].start_mark.line) + 1, found[1]
-        else:
-            break
-    return line
-
-
-def _refuse_oddities(node: Any, where: str, depth: int = 0) -> None:
-    """Refuses fields that are given twice, and files that are no tree of a few levels."""
-    if depth > 6:
-        raise SettingError(f"{where}, line {node.start_mark.line + 1}: nested too deeply, or an alias of itself.")
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            line = key.start_mark.line + 1
-            if not isinstance(key, yaml.ScalarNode):
-                raise SettingError(f"{where}, line {line}: a field's name is plain text.")
-            if key.value in seen:
-                raise SettingError(f"{where}, line {line}, field {key.value}: given twice.")
-            seen.add(key.value)
-            _refuse_oddities(value, where, depth + 1)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            _refuse_oddities(value, where, depth + 1)
+    return f"{where}, line {line_of(tree, path)}, field {field or '(whole file)'}: {message}."

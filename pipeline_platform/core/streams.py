@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from pipeline_platform.core.yaml_tree import line_of, refuse_oddities
 from pipeline_platform.errors import SpecError
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
@@ -197,7 +198,7 @@ def parse_spec(text: str, where: str) -> StreamSpec:
     """The spec in YAML `text`; `where` names its file in errors."""
     try:
         tree: Any = yaml.compose(text, Loader=yaml.SafeLoader)
-        _refuse_duplicates(tree, where)
+        refuse_oddities(tree, where, SpecError, deepest=20)
         data = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
@@ -221,33 +222,4 @@ def _explain(error: ValidationError, tree: yaml.Node, where: str) -> Iterator[st
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = "no such field; see docs/streams.md for the fields there are"
-        yield f"{where}, line {_line(tree, path)}, field {'.'.join(path) or '(whole file)'}: {message}."
-
-
-def _line(node: yaml.Node, path: list[str]) -> int:
-    """The line of the deepest part of `path` that the file has."""
-    line = int(node.start_mark.line) + 1
-    for part in path:
-        if not isinstance(node, yaml.MappingNode):
-            break
-        for key, value in node.value:
-            if key.value == part:
-                line, node = int(key.start_mark.line) + 1, value
-                break
-        else:
-            break
-    return line
-
-
-def _refuse_duplicates(node: Any, where: str, depth: int = 0) -> None:
-    if depth > 20:
-        raise SpecError(f"{where}, line {node.start_mark.line + 1}: nested too deeply, or an alias of itself.")
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise SpecError(f"{where}, line {key.start_mark.line + 1}: a field's name is plain text.")
-            if key.value in seen:
-                raise SpecError(f"{where}, line {key.start_mark.line + 1}, field {key.value}: given twice.")
-            seen.add(key.value)
-            _refuse_duplicates(value, where, depth + 1)
+        yield f"{where}, line {line_of(tree, path)}, field {'.'.join(path) or '(whole file)'}: {message}."

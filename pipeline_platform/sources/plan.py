@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from pipeline_platform.core.budgets import Allowance
 from pipeline_platform.core.prices import Instrument, Interval
+from pipeline_platform.core.yaml_tree import line_of, refuse_oddities
 from pipeline_platform.errors import SettingError
 
 SHIPPED = Path(__file__).resolve().parent.parent / "prices.yaml"
@@ -131,7 +132,7 @@ def parse_plan(text: str, where: str) -> tuple[PricePlan, yaml.Node]:
     """The plan in YAML `text` with its nodes, for the lines of later errors; SettingError names the mistake's place."""
     try:
         tree: Any = yaml.compose(text, Loader=yaml.SafeLoader)
-        _refuse_duplicates(tree, where)
+        refuse_oddities(tree, where, SettingError, deepest=10)
         data = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
@@ -148,7 +149,7 @@ def parse_plan(text: str, where: str) -> tuple[PricePlan, yaml.Node]:
 
 def at_field(tree: yaml.Node, where: str, path: list[str], message: str) -> str:
     """An error's text with its place in the file."""
-    return f"{where}, line {_line(tree, path)}, field {'.'.join(path) or '(whole file)'}: {message}."
+    return f"{where}, line {line_of(tree, path)}, field {'.'.join(path) or '(whole file)'}: {message}."
 
 
 def _explain(error: ValidationError, tree: yaml.Node, where: str) -> Iterator[str]:
@@ -157,33 +158,3 @@ def _explain(error: ValidationError, tree: yaml.Node, where: str) -> Iterator[st
         if problem["type"] == "extra_forbidden":
             message = "no such field; see docs/prices.md for the fields there are"
         yield at_field(tree, where, [str(part) for part in problem["loc"]], message)
-
-
-def _line(node: yaml.Node, path: list[str]) -> int:
-    """The line of the deepest part of `path` that the file has."""
-    line = int(node.start_mark.line) + 1
-    for part in path:
-        if isinstance(node, yaml.SequenceNode) and part.isdigit() and int(part) < len(node.value):
-            node = node.value[int(part)]
-            line = int(node.start_mark.line) + 1
-            continue
-        pairs = node.value if isinstance(node, yaml.MappingNode) else []
-        found = next(((key, value) for key, value in pairs if key.value == part), None)
-        if found is None:
-            break
-        line, node = int(found[0].start_mark.line) + 1, found[1]
-    return line
-
-
-def _refuse_duplicates(node: Any, where: str, depth: int = 0) -> None:
-    if depth > 10:
-        raise SettingError(f"{where}, line {node.start_mark.line + 1}: nested too deeply, or an alias of itself.")
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise SettingError(f"{where}, line {key.start_mark.line + 1}: a field's name is plain text.")
-            if key.value in seen:
-                raise SettingError(f"{where}, line {key.start_mark.line + 1}, field {key.value}: given twice.")
-            seen.add(key.value)
-            _refuse_duplicates(value, where, depth + 1)
