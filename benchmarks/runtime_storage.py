@@ -18,34 +18,11 @@ import sqlalchemy as sa
 import yaml
 
 from benchmarks.servers import servers
+from benchmarks.trivial_jobs import trivial
 from pipeline_platform.local.databases import ensure_databases
 
 STOCK = ("dagster_postgres", "DagsterPostgresStorage")
 POOLED = ("pipeline_platform.orchestration.runtime.storage", "PooledPostgresStorage")
-
-
-@dg.op
-def first() -> int:
-    """Makes the number that the others pass on."""
-    return 1
-
-
-@dg.op
-def passed_on(number: int) -> int:
-    """Adds one."""
-    return number + 1
-
-
-@dg.job(
-    executor_def=dg.in_process_executor,
-    resource_defs={"io_manager": dg.mem_io_manager},
-    config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-)
-def five_ops() -> None:
-    """Five trivial ops in a row."""
-    number = first()
-    for _ in range(4):
-        number = passed_on(number)
 
 
 @contextmanager
@@ -87,7 +64,7 @@ def main() -> None:
                 for name, one in (("stock", stock), ("pooled", pooled)):
                     counts.clear()
                     started = time.perf_counter()
-                    if not five_ops.execute_in_process(instance=one).success:
+                    if not trivial.execute_in_process(instance=one).success:
                         raise SystemExit(f"a run failed on the {name} storage")
                     if turn:  # the first fills caches
                         times[name].append(time.perf_counter() - started)

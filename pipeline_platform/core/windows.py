@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 MINUTE_US = 60_000_000
+HOUR_US = 3_600_000_000
 DAY_US = 86_400_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -103,25 +103,7 @@ def load(engine: sa.Engine, spec: StreamSpec, batch: ReadyBatch, *, rehearse: bo
                 _park(cursor, spec, batch)
                 behind = mark_hours(cursor, spec.name, batch.aggregates)
             connection.execute(sa.insert(batch_receipts).values(_receipts(batch)))
-            connection.execute(
-                sa.update(assets)
-                .where(assets.c.id == batch.batch_id)
-                .values(
-                    state="dead" if batch.buried else "loaded",
-                    run_id=batch.run_id,
-                    events_read=outcome.read,
-                    events_loaded=outcome.loaded,
-                    events_negative=outcome.negative,
-                    events_rejected=outcome.rejected,
-                    events_duplicate=outcome.duplicate,
-                    events_late=batch.late,
-                    events_behind=behind,
-                    first_ts=outcome.first_ts,
-                    last_ts=outcome.last_ts,
-                    loaded_at=sa.func.clock_timestamp(),
-                    not_before=None,
-                )
-            )
+            settle_batch(connection, batch, outcome, behind)
             if batch.buried:
                 alert_of_burial(connection, spec.name, batch.batch_id, outcome.rejected)
             if row.failed_at is not None:
@@ -145,6 +127,29 @@ def outcome_of(batch: ReadyBatch, *, fresh: bool) -> Loaded:
         to_datetime(int(ts.min())) if loaded else None,
         to_datetime(int(ts.max())) if loaded else None,
         batch.rejections.counts().get(Reason.DUPLICATE_EVENT_ID, 0),
+    )
+
+
+def settle_batch(connection: sa.Connection, batch: ReadyBatch, outcome: Loaded, behind: int) -> None:
+    """Writes the outcome to the batch's row in the ledger; `behind` are events of hours that were rolled up before."""
+    connection.execute(
+        sa.update(assets)
+        .where(assets.c.id == batch.batch_id)
+        .values(
+            state="dead" if batch.buried else "loaded",
+            run_id=batch.run_id,
+            events_read=outcome.read,
+            events_loaded=outcome.loaded,
+            events_negative=outcome.negative,
+            events_rejected=outcome.rejected,
+            events_duplicate=outcome.duplicate,
+            events_late=batch.late,
+            events_behind=behind,
+            first_ts=outcome.first_ts,
+            last_ts=outcome.last_ts,
+            loaded_at=sa.func.clock_timestamp(),
+            not_before=None,
+        )
     )
 
 

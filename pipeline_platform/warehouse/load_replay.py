@@ -18,7 +18,15 @@ from pipeline_platform.core.windows import days_touched
 from pipeline_platform.errors import PermanentError, TransientError
 from pipeline_platform.warehouse.alerts import recovered
 from pipeline_platform.warehouse.engine import warehouse_errors
-from pipeline_platform.warehouse.load import Loaded, ReadyBatch, copy_facts, merge_minutes, outcome_of, without_repeats
+from pipeline_platform.warehouse.load import (
+    Loaded,
+    ReadyBatch,
+    copy_facts,
+    merge_minutes,
+    outcome_of,
+    settle_batch,
+    without_repeats,
+)
 from pipeline_platform.warehouse.partitions import ensure_partitions
 from pipeline_platform.warehouse.replays import settle_burials, settle_replay
 from pipeline_platform.warehouse.rollup_marks import mark_hours
@@ -69,25 +77,7 @@ def load_replay(engine: sa.Engine, spec: StreamSpec, batch: ReadyBatch) -> Loade
                 merge_minutes(cursor, spec, batch.aggregates, ids)
                 _settle_letters(cursor, batch, letters)
                 behind = mark_hours(cursor, spec.name, batch.aggregates)
-            connection.execute(
-                sa.update(assets)
-                .where(assets.c.id == batch.batch_id)
-                .values(
-                    state="loaded",
-                    run_id=batch.run_id,
-                    events_read=outcome.read,
-                    events_loaded=outcome.loaded,
-                    events_negative=outcome.negative,
-                    events_rejected=outcome.rejected,
-                    events_duplicate=outcome.duplicate,
-                    events_late=batch.late,
-                    events_behind=behind,
-                    first_ts=outcome.first_ts,
-                    last_ts=outcome.last_ts,
-                    loaded_at=sa.func.clock_timestamp(),
-                    not_before=None,
-                )
-            )
+            settle_batch(connection, batch, outcome, behind)
             settle_burials(connection, dead_letters.c.replay_batch_id == batch.batch_id)
             settle_replay(connection, row.replay_id)
             if row.failed_at is not None:

@@ -11,10 +11,8 @@ import sqlalchemy as sa
 
 from pipeline_platform.core.rollups import Grain
 from pipeline_platform.core.transforms import Aggregates
-from pipeline_platform.core.windows import floor_to, to_datetime
+from pipeline_platform.core.windows import HOUR_US, floor_to, to_datetime
 from pipeline_platform.warehouse.engine import warehouse_errors
-
-HOUR_US = 3_600_000_000
 
 _MARK = b"""
 insert into rollup_marks (stream, grain, window_start)

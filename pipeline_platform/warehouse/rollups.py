@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from pipeline_platform.core.rollups import Grain, Span
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.warehouse.engine import warehouse_errors
-from pipeline_platform.warehouse.stream_tables import quoted
+from pipeline_platform.warehouse.stream_tables import MEASURE_COLUMNS, quoted
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,7 @@ def _origin(spec: StreamSpec, grain: Grain, *, recompute: bool) -> tuple[str, st
 def _columns(spec: StreamSpec) -> list[str]:
     names = ["series_id", "window_start", "events"]
     for measure in spec.measures:
-        suffixes = ("count", "sum", "min", "max", "m2", "first", "first_ts", "last", "last_ts")
-        names += [f"{measure}_{suffix}" for suffix in suffixes]
+        names += [f"{measure}_{suffix}" for suffix, _, _ in MEASURE_COLUMNS]
     return names
 
 

@@ -206,13 +206,7 @@ breakers = sa.Table(
     sa.Column("state", sa.Text, nullable=False, comment="closed, open (nothing is planned) or half_open (one probe)."),
     sa.Column("reason", sa.Text, comment="Why it opened."),
     sa.Column("examples", JSONB, comment="Up to three rejects that opened it, without payloads beyond a bound."),
-    sa.Column(
-        "counted_after",
-        sa.BigInteger,
-        nullable=False,
-        server_default=sa.text("0"),
-        comment="Rejects of batches up to this assets.id no longer count.",
-    ),
+    _count("counted_after", "Rejects of batches up to this assets.id no longer count."),
     sa.Column(
         "openings",
         sa.Integer,

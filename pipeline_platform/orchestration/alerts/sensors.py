@@ -11,6 +11,7 @@ from pipeline_platform.errors import TransientError
 from pipeline_platform.orchestration.alerts.jobs import JOB
 from pipeline_platform.orchestration.alerts.resource import AlertRoutes
 from pipeline_platform.orchestration.resources import CALM, Warehouse
+from pipeline_platform.orchestration.under_way import run_under_way
 
 INTERVAL = 2
 AFTER_FAILURE = 30.0  # seconds: a run that fails before it has claimed anything would be requested at once again
@@ -49,10 +50,11 @@ def alerts_sensor() -> dg.SensorDefinition:
 
 def _wait(instance: dg.DagsterInstance, now: float) -> str:
     """Why no run is requested yet: while workers are busy, one every other second would only queue up."""
+    if under_way := run_under_way(instance, JOB):
+        return f"The run {under_way.run_id} is under way."
     for latest in instance.get_run_records(dg.RunsFilter(job_name=JOB), limit=1):
         run = latest.dagster_run
-        if not run.is_finished:
-            return f"The run {run.run_id} is under way."
-        if not run.is_success and now - (latest.end_time or latest.update_timestamp.timestamp()) < AFTER_FAILURE:
+        ended = latest.end_time or latest.update_timestamp.timestamp()
+        if run.is_finished and not run.is_success and now - ended < AFTER_FAILURE:
             return f"The run {run.run_id} failed a moment ago; the next one waits {AFTER_FAILURE:.0f} s."
     return ""

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 from pipeline_platform.core.batches import Pace, linger
+from pipeline_platform.core.entries import EntryId
 from pipeline_platform.orchestration.resources import PlanLimits
 from pipeline_platform.queue.protocol import Queue
 from pipeline_platform.warehouse.ledger import Ledger
@@ -41,15 +42,18 @@ def wait_for_work(
     began = clock()
     pause = linger(pace, began, limits.pace)
     while (left := pause - (clock() - began)) > 0:
-        if _full(stream, queue, limits):
+        if _full(stream, queue, last_planned, limits):
             break
         sleep(min(left, 0.2))
     return clock() - began
 
 
-def _full(stream: str, queue: Queue, limits: PlanLimits) -> bool:
-    """Whether a whole batch waits already: more would not fit in."""
-    return queue.position(stream).events >= limits.max_events
+def _full(stream: str, queue: Queue, last_planned: EntryId, limits: PlanLimits) -> bool:
+    """Whether a whole batch waits to be planned already: more would not fit in."""
+    untrimmed = queue.position(stream).events
+    return untrimmed >= limits.max_events and (
+        untrimmed - queue.events_below(stream, last_planned.next()) >= limits.max_events
+    )
 
 
 def pace_of(cursor: str | None, burst: float) -> Pace:

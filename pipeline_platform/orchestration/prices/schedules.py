@@ -17,14 +17,10 @@ from pipeline_platform.core.price_partitions import BETWEEN
 from pipeline_platform.orchestration.prices.assets import CANDLES, DAILY, ORDERS_USD, QUOTES
 from pipeline_platform.orchestration.prices.partitions import instrument_keys, range_tags
 from pipeline_platform.orchestration.resources import CALM
+from pipeline_platform.orchestration.under_way import run_under_way
 from pipeline_platform.sources.plan import PricePlan
 
 QUOTES_JOB, CANDLES_JOB, DAYS_JOB = "prices_quotes", "prices_candles", "prices_days"
-UNFINISHED = [
-    *(dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING),
-    *(dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING),
-]
-FORGOTTEN = timedelta(hours=2)
 TAGS = {"dagster-celery/queue": "etl"}
 ONLY_GAPS = {**CALM, "ops": {"prices__candles": {"config": {"only_gaps": True}}}}
 
@@ -109,13 +105,9 @@ def days_request(first: date, last: date, run_key: str | None = None) -> dg.RunR
 
 
 def busy(instance: dg.DagsterInstance, job: str) -> dg.SkipReason | None:
-    """Why nothing is to be requested now: a run of the job is in progress.
-
-    One of two hours ago is not believed: it ran out of time, or its place in the queue was lost.
-    """
-    since = datetime.now(UTC) - FORGOTTEN
-    runs = instance.get_runs(dg.RunsFilter(job_name=job, statuses=UNFINISHED, created_after=since), limit=1)
-    return dg.SkipReason(f"Run {runs[0].run_id} of {job} is still in progress.") if runs else None
+    """Why nothing is to be requested now: a run of the job is in progress."""
+    run = run_under_way(instance, job)
+    return dg.SkipReason(f"Run {run.run_id} of {job} is still in progress.") if run else None
 
 
 def _job(name: str, description: str, *keys: dg.AssetKey) -> Any:

@@ -14,17 +14,12 @@ from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.errors import TransientError
 from pipeline_platform.orchestration.resources import Warehouse
 from pipeline_platform.orchestration.rollups.assets import job_name, partitions_of
+from pipeline_platform.orchestration.under_way import run_under_way
 from pipeline_platform.warehouse.rollup_marks import marked
 
 SETTLE = timedelta(seconds=5)  # after a window's end, for what is on its way
 LONGEST = 24 * 31  # windows of one run
 RUNS = 4  # requested at once; the others are still marked when these have ended
-IN_PROGRESS = [
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-]
 
 
 def rollup_sensor(specs: Sequence[StreamSpec], jobs: Sequence[Any], interval: int) -> dg.SensorDefinition:
@@ -45,7 +40,8 @@ def rollup_sensor(specs: Sequence[StreamSpec], jobs: Sequence[Any], interval: in
             for grain in Grain:
                 marks = marked(warehouse.engine, grain, grain.complete(now - SETTLE))
                 for stream, ours in groupby(marks, key=lambda mark: mark.stream):
-                    if stream not in by_name or _busy(context.instance, job_name(stream, grain)):
+                    # What a run that is under way does not roll up is still marked when it has ended.
+                    if stream not in by_name or run_under_way(context.instance, job_name(stream, grain)):
                         continue
                     known = partitions_of(by_name[stream], grain, now)
                     starts = [mark.window_start for mark in ours if mark.window_start >= known.start]
@@ -60,11 +56,6 @@ def rollup_sensor(specs: Sequence[StreamSpec], jobs: Sequence[Any], interval: in
         return dg.SensorResult(run_requests=requests)
 
     return rollup
-
-
-def _busy(instance: dg.DagsterInstance, job: str) -> bool:
-    """Whether a run of the job is under way: what it does not roll up is still marked when it has ended."""
-    return bool(instance.get_run_records(dg.RunsFilter(job_name=job, statuses=IN_PROGRESS), limit=1))
 
 
 def _request(
