@@ -10,7 +10,7 @@ from pipeline_platform.core.entries import EntryId, EntrySize
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The entries of `stream` with first_id <= id <= last_id, both included."""
+    """The entries of `stream` with first_id <= id <= last_id, both included. When `full`, no more would fit in."""
 
     stream: str
     first_id: EntryId
@@ -18,6 +18,7 @@ class Batch:
     entries: int
     events: int
     bytes: int
+    full: bool = False
 
 
 def plan_batches(
@@ -35,7 +36,7 @@ def plan_batches(
     events = size = 0
     for entry in waiting:
         if held and (events + entry.events > max_events or size + entry.bytes > max_bytes):
-            yield whole_batch(stream, held)
+            yield whole_batch(stream, held, full=True)
             made += 1
             if made == max_batches:
                 return
@@ -44,18 +45,24 @@ def plan_batches(
         events += entry.events
         size += entry.bytes
     if held:
-        yield whole_batch(stream, held)
+        yield whole_batch(stream, held, full=events >= max_events or size >= max_bytes)
 
 
-def whole_batch(stream: str, entries: Sequence[EntrySize]) -> Batch:
+def without_rest(batches: Iterable[Batch]) -> list[Batch]:
+    """The full batches, or the one that is not: a rest behind full ones waits for more, as if it came alone."""
+    planned = list(batches)
+    return planned[:-1] if len(planned) > 1 and not planned[-1].full else planned
+
+
+def whole_batch(stream: str, entries: Sequence[EntrySize], *, full: bool = False) -> Batch:
     """One batch of all these entries, of which there is at least one."""
     events, size = sum(entry.events for entry in entries), sum(entry.bytes for entry in entries)
-    return Batch(stream, entries[0].id, entries[-1].id, len(entries), events, size)
+    return Batch(stream, entries[0].id, entries[-1].id, len(entries), events, size, full)
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How freely runs may be requested: a token a run. `at` is epoch seconds."""
+    """How freely runs of batches that are not full may be requested: a token a run. `at` is epoch seconds."""
 
     tokens: float
     at: float
@@ -81,7 +88,11 @@ def linger(pace: Pace, now: float, limits: PaceLimits) -> float:
 
 
 def spend(pace: Pace, now: float, runs: int, limits: PaceLimits) -> Pace:
-    """The pace after `runs` were requested. The debt of a backlog's many runs at once is bounded by `burst`."""
+    """The pace after `runs` were requested that more patience might have spared.
+
+    Runs of full batches do not count: there are no fewer of them whoever waits, and a debt for them would delay what
+    comes next. What debt others leave is bounded by `burst`.
+    """
     return Pace(max(_refilled(pace, now, limits) - runs, -limits.burst), now)
 
 

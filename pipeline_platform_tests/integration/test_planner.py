@@ -127,7 +127,7 @@ def test_a_batch_that_is_loaded_while_the_planner_looks_is_not_requested_again(w
 def test_a_crash_between_plan_and_request_is_made_good_by_the_next_tick(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world.post(25)
+    world.post(30)
     monkeypatch.setattr(Ledger, "request", _crash)
     with pytest.raises(KeyboardInterrupt):
         world.tick()
@@ -229,3 +229,11 @@ def _get(world: World, request: Request) -> LedgerRow:
 
 def _crash(*_: object) -> bool:
     raise KeyboardInterrupt
+
+
+def test_full_batches_are_free_and_what_is_left_behind_them_is_planned_next(world: World) -> None:
+    world.post(25)
+    first = world.tick()
+    assert ([request.row.events_planned for request in first.requests], first.charged) == ([10, 10], 0)
+    second = world.tick()
+    assert ([request.row.events_planned for request in second.requests], second.charged) == ([5], 1)

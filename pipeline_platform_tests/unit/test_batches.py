@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline_platform.core.batches import Batch, Pace, PaceLimits, linger, plan_batches, retry_pause, spend
+from pipeline_platform.core.batches import (
+    Batch,
+    Pace,
+    PaceLimits,
+    linger,
+    plan_batches,
+    retry_pause,
+    spend,
+    without_rest,
+)
 from pipeline_platform.core.entries import EntryId, EntrySize
 
 sizes = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 300)), max_size=60)
@@ -62,6 +71,21 @@ def test_fewer_batches_are_the_first_ones(shape: list[tuple[int, int]], most: in
 def test_a_batch_may_be_exactly_full() -> None:
     assert [batch.entries for batch in plan(waiting((10, 1), (10, 1), (1, 1)))] == [2, 1]
     assert [batch.entries for batch in plan(waiting((1, 100), (1, 100), (1, 1)))] == [2, 1]
+
+
+@given(sizes)
+def test_only_the_last_batch_may_have_room_left(shape: list[tuple[int, int]]) -> None:
+    batches = plan(waiting(*shape))
+    assert all(batch.full for batch in batches[:-1])
+    assert all(batch.events >= 20 or batch.bytes >= 200 for batch in batches[-1:] if batch.full)
+    assert all(batch.events < 20 and batch.bytes < 200 for batch in batches[-1:] if not batch.full)
+
+
+def test_a_rest_behind_full_batches_waits_for_more() -> None:
+    assert [batch.events for batch in without_rest(plan(waiting((20, 1), (20, 1), (5, 1))))] == [20, 20]
+    assert [batch.events for batch in without_rest(plan(waiting((20, 1), (20, 1))))] == [20, 20]
+    assert [batch.events for batch in without_rest(plan(waiting((5, 1))))] == [5]
+    assert without_rest([]) == []
 
 
 def test_an_oversized_entry_makes_a_batch_of_its_own() -> None:

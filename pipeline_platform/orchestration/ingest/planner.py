@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
-from pipeline_platform.core.batches import plan_batches, retry_pause, whole_batch
+from pipeline_platform.core.batches import plan_batches, retry_pause, whole_batch, without_rest
 from pipeline_platform.core.breaker import BreakerState
 from pipeline_platform.core.entries import ZERO
 from pipeline_platform.core.failures import Failure, FailureKind, NextStep
@@ -43,12 +43,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Tick:
-    """What a tick decided, a sentence for its log, and what somebody has to look at."""
+    """What a tick decided, a sentence for its log, and what somebody has to look at.
+
+    `charged` of the requests count towards the pace of runs: those of full batches do not.
+    """
 
     requests: tuple[Request, ...]
     note: str
     alarm: str = ""
     paused: bool = False
+    charged: int = 0
 
 
 def tick(
@@ -86,10 +90,14 @@ def tick(
     breaker, most = breakers.review(stream, asset_key, limits.breaker, now), limits.max_events
     if breaker.state is not BreakerState.CLOSED:
         room, most = int(breaker.probing), min(most, limits.breaker.probe_events)
+    full: set[int] = set()
     if room > 0 and position.last_id > last_planned:
         waiting = queue.waiting(stream, last_planned, LOOK_AHEAD)
-        batches = plan_batches(stream, waiting, max_events=most, max_bytes=limits.max_bytes, max_batches=room)
+        batches = without_rest(
+            plan_batches(stream, waiting, max_events=most, max_bytes=limits.max_bytes, max_batches=room)
+        )
         planned = ledger.plan(stream, batches, asset_key=asset_key, job_name=job_name)
+        full = {row.id for row, batch in zip(planned, batches, strict=False) if batch.full}
         if breaker.probing and planned:
             breakers.probe(stream, planned[0].id)
         requests += [Request(row, 1) for row in planned]
@@ -97,7 +105,9 @@ def tick(
     alarm = _trim(stream, queue, ledger, position)
     paused = breaker.state is not BreakerState.CLOSED
     note = _note(position, len(unsettled), granted)
-    return Tick(granted, f"{note}; its breaker is {breaker.state}: {breaker.reason}" if paused else note, alarm, paused)
+    if paused:
+        note = f"{note}; its breaker is {breaker.state}: {breaker.reason}"
+    return Tick(granted, note, alarm, paused, charged=sum(request.row.id not in full for request in granted))
 
 
 def retry(

@@ -66,7 +66,7 @@ def ingest_sensor(spec: StreamSpec, limits: PlanLimits) -> dg.SensorDefinition:
             return dg.SkipReason(decided.alarm or decided.note)
         return dg.SensorResult(
             run_requests=[_run_request(spec, request) for request in decided.requests],
-            cursor=cursor_of(spend(pace, time.time(), len(decided.requests), limits.pace), lingered, decided.note),
+            cursor=cursor_of(spend(pace, time.time(), decided.charged, limits.pace), lingered, decided.note),
         )
 
     return ingest
