@@ -3,6 +3,7 @@
 # No postponed annotations here: Dagster reads them at run time.
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
@@ -140,11 +141,20 @@ class TakeOnceIOManager(dg.IOManager):
             self._taken[key] = self._values.pop(key)
         return self._taken[key]
 
+    def forget(self) -> None:
+        """Lets go of everything: a finished run is a reference cycle that holds its resources."""
+        self._values.clear()
+        self._taken.clear()
 
-@dg.io_manager(description="Passes values between the ops of one run, in memory.")
-def take_once(_: dg.InitResourceContext) -> TakeOnceIOManager:
-    """A new one a run: what a failed run leaves behind goes with it."""
-    return TakeOnceIOManager()
+
+@dg.io_manager(description="Passes values between the ops of one run, in memory.")  # type: ignore[arg-type]  # may yield
+def take_once(_: dg.InitResourceContext) -> Iterator[TakeOnceIOManager]:
+    """A new one a run: what a run leaves behind, such as what its last op took, goes with it."""
+    manager = TakeOnceIOManager()
+    try:
+        yield manager
+    finally:
+        manager.forget()
 
 
 def build_resources(settings: Settings) -> dict[str, object]:
