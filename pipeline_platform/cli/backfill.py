@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -24,6 +24,7 @@ from pipeline_platform.warehouse.engine import connect as connect_warehouse
 POLL_SECONDS = 1.0
 PATIENCE = 60.0  # seconds that Dagster may be away while we wait
 SHOWN = 12  # instruments in a table
+ROLLUPS = ("_1h", "_1d")
 ONLY_GAPS = {"ops": {"prices__candles": {"config": {"only_gaps": True}}}}
 
 
@@ -45,6 +46,9 @@ def backfill(
         list[str] | None, typer.Option(help="Only this instrument, BTC-USD or BTCUSDT; repeatable.")
     ] = None,
     only_gaps: Annotated[bool, typer.Option("--only-gaps", help="Only what is missing: also to go on later.")] = False,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Of a stream's hours and days: from the facts, not from finer windows.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would fetch and cost.")] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the end and show how far it is.")] = True,
     state_dir: StateDir = None,
@@ -61,6 +65,8 @@ def backfill(
     settings, where = connections(state_dir)
     api = DagsterApi(where.dagster_url)
     partitions = api.partitions(asset)
+    if recompute and not asset.endswith(ROLLUPS):
+        raise SettingError(f"--recompute is for hours and days of streams, such as warehouse/orders_1h; not {asset}.")
     if asset == CANDLES:
         plan = load_plan(settings.prices_file, settings.demo_prices_url or where.demo_prices_url or None)
         engine = connect_warehouse(where.warehouse_readonly_url)
@@ -83,7 +89,8 @@ def backfill(
     else:
         if source or symbol:
             raise SettingError(f"--source and --symbol choose partitions of {CANDLES}; {asset} has none of those.")
-        keys, config = _keys(asset, partitions, begin, end, only_gaps=only_gaps), None
+        keys = _keys(asset, partitions, begin, end, only_gaps=only_gaps)
+        config = _recomputing(asset) if recompute else None
         console.print(f"{len(keys):,} partitions of {escape(asset)} from {begin} to {end}.")
     if not keys:
         console.print("Nothing to do: all of it is there." if only_gaps else "There are no such partitions.")
@@ -95,6 +102,10 @@ def backfill(
     console.print(f"Backfill {started}: {where.dagster_url}/runs/b/{started}", soft_wrap=True)
     if wait and not _wait(api, started, len(keys)).succeeded:
         raise typer.Exit(1)
+
+
+def _recomputing(asset: str) -> dict[str, Any]:
+    return {"ops": {asset.replace("/", "__"): {"config": {"recompute": True}}}}
 
 
 def _first_day(partitions: Partitions) -> date:

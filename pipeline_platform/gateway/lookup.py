@@ -17,6 +17,7 @@ from pipeline_platform.gateway.stats_board import Totals
 from pipeline_platform.queue.keys import Key
 from pipeline_platform.warehouse.breakers import Breakers
 from pipeline_platform.warehouse.health import stream_health
+from pipeline_platform.warehouse.lateness import lateness
 from pipeline_platform.warehouse.ledger import Ledger
 
 router = APIRouter(prefix="/v1", tags=["streams"], responses=PROBLEMS)
@@ -71,6 +72,16 @@ class ResumeDocument(BaseModel):
     health: HealthDocument
 
 
+class LateDocument(BaseModel):
+    """What came late, and the hours and days that it touched."""
+
+    events_late: int = Field(description="In the last 24 hours: events older than the stream's `late_after`.")
+    events_behind: int = Field(description="In the last 24 hours: events of an hour that was rolled up already.")
+    windows_corrected: int = Field(description="In the last 24 hours: hours and days that were rolled up again.")
+    windows_waiting: int = Field(description="Hours and days with events that are not rolled up yet.")
+    windows_to_correct: int = Field(description="Hours and days that late events have changed since their rollup.")
+
+
 class StreamDocument(StreamSummary):
     """A declared stream and where it stands."""
 
@@ -80,6 +91,7 @@ class StreamDocument(StreamSummary):
     watermark: str = Field(description="Every request with a receipt below this id is settled.")
     last_loaded_at: datetime | None
     health: HealthDocument
+    late: LateDocument
     lag_seconds: float = Field(description="Age of the oldest request that is not settled; 0 without one.")
 
 
@@ -124,6 +136,7 @@ def read_stream(edge: EdgeOf, stream: str, _: object = Depends(scoped("read"))) 
         watermark=str(watermark),
         last_loaded_at=totals.last_loaded_at,
         health=_health(edge, stream),
+        late=_late(edge, stream),
         lag_seconds=max(0.0, time.time() - oldest.ms / 1000) if oldest else 0.0,
     )
 
@@ -154,6 +167,17 @@ def _health(edge: Edge, stream: str) -> HealthDocument:
             # Without the payloads: those are for keys with the scope admin, at /v1/dead-letters.
             examples=[{name: each[name] for name in each if name != "payload"} for each in breaker.examples],
         ),
+    )
+
+
+def _late(edge: Edge, stream: str) -> LateDocument:
+    found = lateness(edge.engine, stream)
+    return LateDocument(
+        events_late=found.late,
+        events_behind=found.behind,
+        windows_corrected=found.corrected,
+        windows_waiting=found.marked,
+        windows_to_correct=found.to_correct,
     )
 
 

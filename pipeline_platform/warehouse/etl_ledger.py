@@ -144,16 +144,16 @@ class EtlLedger:
 
 
 def _alert_key(asset_key: str) -> str:
-    return f"source/{asset_key}"
+    return f"asset/{asset_key}"
 
 
 def _alert(asset_key: str, partition_key: str | None, failure: Failure) -> Alert:
     return Alert(
         key=_alert_key(asset_key),
-        kind="source_failing",
+        kind="asset_failing",
         severity="critical" if failure.kind is FailureKind.PERMANENT else "warning",
         title=f"{asset_key} fails ({failure.kind.value}, attempt {failure.attempt})",
         body=f"{partition_key or 'Its run'}: {failure.error_class}: {failure.message[:500]} "
-        "What was loaded before stays. Missing partitions are requested again by prices_catch_up, or by "
-        f"`pipeline-platform backfill {asset_key} --only-gaps`.",
+        "What was loaded before stays. What is missing is requested again by the asset's sensor or schedule, or by "
+        f"`pipeline-platform backfill {asset_key}`.",
     )

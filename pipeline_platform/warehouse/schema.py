@@ -226,7 +226,7 @@ alerts = sa.Table(
     metadata,
     sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True, comment="The alert's number."),
     sa.Column("key", sa.Text, nullable=False, comment="What it is about; open alerts with one key are one alert."),
-    sa.Column("kind", sa.Text, nullable=False, comment="breaker_open, batch_failing, batch_dead, source_failing, ..."),
+    sa.Column("kind", sa.Text, nullable=False, comment="breaker_open, batch_failing, batch_dead, asset_failing, ..."),
     sa.Column("severity", sa.Text, nullable=False, comment="info, warning or critical."),
     sa.Column("stream", sa.Text, comment="The stream that it is about, if any."),
     sa.Column("title", sa.Text, nullable=False, comment="One line."),

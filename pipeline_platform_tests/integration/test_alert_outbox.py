@@ -101,7 +101,7 @@ def test_alerts_wait_for_the_digest_window_and_go_as_one_message(desk: Desk) -> 
 
 def test_a_route_gets_what_it_asks_for(desk: Desk) -> None:
     desk.raise_("critical")
-    desk.raise_("info", severity="info", kind="source_failing")
+    desk.raise_("info", severity="info", kind="asset_failing")
     desk.raise_("telemetry", stream="telemetry")
     desk.raise_("platform", stream=None)
     desk.wait(10)
@@ -109,7 +109,7 @@ def test_a_route_gets_what_it_asks_for(desk: Desk) -> None:
         (replace(TEAM, route="all"), {"critical", "info", "telemetry", "platform"}),
         (replace(TEAM, route="severe", min_severity="warning"), {"critical", "telemetry", "platform"}),
         (replace(TEAM, route="orders", streams=("orders",)), {"critical", "info"}),
-        (replace(TEAM, route="kinds", kinds=("source_failing",)), {"info"}),
+        (replace(TEAM, route="kinds", kinds=("asset_failing",)), {"info"}),
         (replace(TEAM, route="none", kinds=("other",)), set()),
     ]
     assert desk.outbox.due([rule for rule, _ in wanted], desk.now) == ["all", "kinds", "orders", "severe"]

@@ -98,7 +98,7 @@ def test_a_permanent_failure_is_recorded_and_the_next_run_of_the_range_takes_it_
     assert not stack.candles(*FEBRUARY).success
     (row,) = stack.rows("select state, attempt, error_kind, error_class, op_retries from assets")
     assert row == ("failed", 1, "permanent", "SourceRefusedError", 0)
-    assert stack.rows("select kind, resolved_at is null from alerts") == [("source_failing", True)]
+    assert stack.rows("select kind, resolved_at is null from alerts") == [("asset_failing", True)]
     stack.server.faults.clear()
     assert stack.candles(*FEBRUARY).success
     assert stack.rows("select state, attempt, cardinality(run_ids) from assets") == [("loaded", 2, 2)]

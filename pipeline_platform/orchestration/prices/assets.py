@@ -3,8 +3,7 @@
 # No postponed annotations here: Dagster reads them at run time.
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -14,8 +13,8 @@ import sqlalchemy as sa
 from pipeline_platform.core.budgets import Priority
 from pipeline_platform.core.currencies import CURRENCIES
 from pipeline_platform.core.price_partitions import Cell, days_of, ranges_of, shorten
+from pipeline_platform.orchestration.etl_runs import booked
 from pipeline_platform.orchestration.ingest.assets import OWNERS, minutes_key
-from pipeline_platform.orchestration.ingest.attempts import recorded
 from pipeline_platform.orchestration.prices.charts import sparkline, table
 from pipeline_platform.orchestration.prices.fetch import Fetched, fetch_candles
 from pipeline_platform.orchestration.prices.partitions import candle_partitions, canonicals, days, keys_of
@@ -26,7 +25,7 @@ from pipeline_platform.orchestration.resources import Warehouse
 from pipeline_platform.sources.catalog import KINDS
 from pipeline_platform.sources.plan import PricePlan
 from pipeline_platform.warehouse.candle_days import NO_CANDLES, candle_days
-from pipeline_platform.warehouse.etl_ledger import EtlCounts, EtlLedger
+from pipeline_platform.warehouse.etl_ledger import EtlCounts
 from pipeline_platform.warehouse.orders_usd import recompute_orders
 from pipeline_platform.warehouse.price_days import recompute_days
 from pipeline_platform.warehouse.price_views import PRICE_VIEWS
@@ -244,23 +243,6 @@ from orders_usd_1d where day = :day group by 1, 2 order by 1
 def _table(engine: sa.Engine, query: str, **values: object) -> str:
     with engine.connect() as connection:
         return table([dict(row._mapping) for row in connection.execute(sa.text(query), values)])
-
-
-@contextmanager
-def booked(
-    context: dg.AssetExecutionContext, warehouse: Warehouse, key: dg.AssetKey, partition: str | None
-) -> Iterator[list[EtlCounts]]:
-    """Keeps the ledger's row of the block: begun, then loaded with the counts that it appends, or failed.
-
-    A transient failure makes the op try again after 2, 4 and 8 s, as in an ingest run.
-    """
-    ledger, counts = EtlLedger(warehouse.engine), list[EtlCounts]()
-    row = None
-    with recorded(context.op_execution_context, warehouse, None, book=ledger):
-        row = ledger.begin("/".join(key.path), partition, context.run.run_id, context.run.job_name)
-    with recorded(context.op_execution_context, warehouse, row, book=ledger):
-        yield counts
-        ledger.finish(row, counts[-1] if counts else EtlCounts())
 
 
 def _metadata(view: str) -> dict[str, Any]:

@@ -7,10 +7,13 @@ from typing import Any
 
 import dagster as dg
 
+from pipeline_platform.core.price_partitions import shorten
 from pipeline_platform.core.rollups import Grain, Span
 from pipeline_platform.core.streams import StreamSpec
+from pipeline_platform.orchestration.etl_runs import booked
 from pipeline_platform.orchestration.ingest.assets import OWNERS, minutes_key
 from pipeline_platform.orchestration.resources import CALM, Warehouse
+from pipeline_platform.warehouse.etl_ledger import EtlCounts
 from pipeline_platform.warehouse.rollups import RolledUp, roll_up
 
 SPAN = {Grain.HOUR: 24, Grain.DAY: 31}  # windows in one transaction
@@ -64,10 +67,11 @@ def _rollup(spec: StreamSpec, grain: Grain, upstream: dg.AssetKey, now: datetime
     )
     def rollup(context: dg.AssetExecutionContext, warehouse: Warehouse, config: RollupConfig) -> dg.MaterializeResult:  # type: ignore[type-arg]
         window = context.partition_time_window
-        done = [
-            roll_up(warehouse.engine, spec, grain, span, recompute=config.recompute)
-            for span in _parts(Span(window.start.astimezone(UTC), window.end.astimezone(UTC)), grain)
-        ]
+        span = Span(window.start.astimezone(UTC), window.end.astimezone(UTC))
+        with booked(context, warehouse, key, shorten(context.partition_keys)) as counts:
+            parts = _parts(span, grain)
+            done = [roll_up(warehouse.engine, spec, grain, part, recompute=config.recompute) for part in parts]
+            counts.append(EtlCounts(read=sum(each.events for each in done), first=span.start, last=span.end))
         return dg.MaterializeResult(metadata=_metadata(done, recompute=config.recompute))
 
     return rollup
