@@ -51,7 +51,8 @@ def measure(processes: int, requests: int, children: int, *, namespaces: bool) -
                 "select sum(events_read), sum(events_loaded), sum(events_negative), "
                 "(select count(*) from telemetry_events), (select sum(events) from telemetry_minutes), "
                 "(select extract(epoch from max(loaded_at) - min(planned_at)) "
-                "from (select * from assets order by id offset %s) a) from assets",
+                "from (select * from assets where stream is not null order by id offset %s) a) "
+                "from assets where stream is not null",
                 [WARM_UP],
             ).fetchone()
         assert row is not None

@@ -69,7 +69,9 @@ def produce(queue: RedisStreams, warehouse_url: str, requests: list[bytes], even
 
 
 def _loaded(connection: psycopg.Connection[tuple[int]]) -> int:
-    row = connection.execute("select coalesce(sum(events_read), 0) from assets where state = 'loaded'").fetchone()
+    row = connection.execute(
+        "select coalesce(sum(events_read), 0) from assets where stream is not null and state = 'loaded'"
+    ).fetchone()
     return int(row[0]) if row else 0
 
 
@@ -78,12 +80,13 @@ def result(warehouse_url: str, after: int, ended: float) -> Result:
     with psycopg.connect(warehouse_url) as connection:
         row = connection.execute(
             "select count(*), sum(events_read), extract(epoch from max(loaded_at) - min(planned_at)), "
-            "extract(epoch from max(loaded_at)), sum(events_negative) from assets where id > %s",
+            "extract(epoch from max(loaded_at)), sum(events_negative) from assets "
+            "where id > %s and stream is not null",
             [after],
         ).fetchone()
         counts = connection.execute(
-            "select (select sum(events_loaded) from assets), (select count(*) from telemetry_events), "
-            "(select sum(events) from telemetry_minutes)"
+            "select (select sum(events_loaded) from assets where stream is not null), "
+            "(select count(*) from telemetry_events), (select sum(events) from telemetry_minutes)"
         ).fetchone()
     assert row is not None
     assert counts is not None

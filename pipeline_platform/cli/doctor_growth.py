@@ -51,7 +51,8 @@ def _facts(where: Connections) -> Finding:
         with engine.connect() as connection:
             events = connection.scalar(
                 sa.text(
-                    "select coalesce(sum(events_loaded), 0) from assets where loaded_at > now() - interval '1 hour'"
+                    "select coalesce(sum(events_loaded), 0) from assets "
+                    "where stream is not null and loaded_at > now() - interval '1 hour'"
                 )
             )
             size, rows = connection.execute(
