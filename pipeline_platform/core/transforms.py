@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from pipeline_platform.core.event_ids import EventIds
 from pipeline_platform.core.events import Float64s
@@ -14,6 +14,9 @@ from pipeline_platform.core.rejections import Int32s
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.core.validation import Columns
 from pipeline_platform.core.windows import MINUTE_US, Int64s, floor_to
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CELLS_PER_EVENT = 4  # series times windows up to which all of them are counted, used or not
 
@@ -55,6 +58,8 @@ def aggregate(columns: Columns, width_us: int = MINUTE_US) -> Aggregates:
 
     Of events with the same time the smallest value is the first and the largest the last.
     """
+    import pandas as pd  # here: it costs 35 MB, and the processes that only import this module never need it
+
     window_us = floor_to(columns.ts_us, width_us)
     codes, series_code, window = _groups(columns.series_code, window_us // width_us, len(columns.series))
     groups = len(window)
@@ -85,6 +90,8 @@ def _groups(series_code: Int32s, window: Int64s, series: int) -> tuple[npt.NDArr
         number[used] = np.arange(len(used))
         codes = number[key]
     else:
+        import pandas as pd
+
         codes, used = pd.factorize(key, sort=True)
     return codes, (used // span).astype(np.int32), used % span + lowest
 

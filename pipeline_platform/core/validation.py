@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -168,6 +167,8 @@ def _tidy(values: Float64s) -> Float64s:
 
 def _series(decoded: Decoded, spec: StreamSpec, good: Bools) -> tuple[Int32s, tuple[tuple[str, ...], ...]]:
     """One code a distinct combination of dimensions among the good rows; the rejected rows' codes mean nothing."""
+    import pandas as pd  # here: it costs 35 MB, and the processes that only import this module never need it
+
     combined = np.zeros(int(np.count_nonzero(good)), np.int64)
     columns: list[TextColumn] = []
     for name, dimension in spec.dimensions.items():

@@ -40,6 +40,7 @@ def child_environment(settings: Settings, where: Connections, state_dir: Path, *
         "DAGSTER_POSTGRES_URL": storage.render_as_string(hide_password=False),
         "DAGSTER_DISABLE_TELEMETRY": "1",
         "DAGSTER_EVENT_BATCH_SIZE": "500",  # a run of 366 partitions materializes each of them
+        "MALLOC_ARENA_MAX": "2",  # many threads, little work each: 40 MB less over all processes, and no slower
         "PYTHONUNBUFFERED": "1",
         "PYTHONWARNINGS": "ignore",
     }

@@ -17,6 +17,7 @@ import pytest
 import sqlalchemy as sa
 import yaml
 from dagster._core.events.log import EventLogEntry
+from dagster._core.scheduler.instigation import TickStatus
 
 from pipeline_platform.orchestration.runtime.engines import Pool, end_engine, engine_of, psycopg2_url
 from pipeline_platform.orchestration.runtime.storage import PooledPostgresStorage
@@ -177,3 +178,24 @@ def test_names_psycopg2_and_refuses_a_pool_too_small(pool: Pool) -> None:
     assert psycopg2_url("postgresql+psycopg2://a@host/db") == "postgresql+psycopg2://a@host/db"
     with pytest.raises(ValueError, match="raise pool_size"):
         PooledPostgresStorage(Pool(pool.url, 1, 0))
+
+
+def test_the_catalog_is_asked_once_and_old_ticks_are_purged_now_and_then(storage: PooledPostgresStorage) -> None:
+    schedules = storage.schedule_storage
+    statements: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    states = ("origin", "selector", time.time(), [TickStatus.SKIPPED])
+    schedules.all_instigator_state()
+    schedules.purge_ticks(*states)
+    sa.event.listen(schedules._engine, "before_cursor_execute", note)
+    try:
+        for _ in range(3):
+            assert schedules.all_instigator_state() == []
+            schedules.purge_ticks(*states)
+    finally:
+        sa.event.remove(schedules._engine, "before_cursor_execute", note)
+    assert len(statements) == 3, statements
+    assert not [statement for statement in statements if "pg_catalog" in statement or "DELETE" in statement]

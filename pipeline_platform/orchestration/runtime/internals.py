@@ -60,6 +60,21 @@ INTERNALS: dict[str, tuple[str, ...] | None] = {
     # storage.py
     "dagster._core.storage.config:pg_config": (),
     "dagster._core.storage.event_log.sql_event_log:SqlEventLogStorage.store_event": ("self", "event"),
+    "dagster._core.scheduler.instigation:TickStatus": None,
+    "dagster._core.storage.runs.sql_run_storage:SqlRunStorage.has_built_index": ("self", "migration_name"),
+    "dagster._core.storage.schedules.sql_schedule_storage:SqlScheduleStorage.has_built_index": (
+        "self",
+        "migration_name",
+    ),
+    "dagster._core.storage.schedules.sql_schedule_storage:SqlScheduleStorage.has_instigators_table": ("self",),
+    "dagster._core.storage.schedules.sql_schedule_storage:SqlScheduleStorage._has_instigators_table": ("self", "conn"),
+    "dagster._core.storage.schedules.sql_schedule_storage:SqlScheduleStorage.purge_ticks": (
+        "self",
+        "origin_id",
+        "selector_id",
+        "before",
+        "tick_statuses",
+    ),
     "dagster_postgres.utils:create_pg_connection": ("engine",),
     "dagster_postgres.utils:pg_url_from_config": ("config_value",),
     "dagster_postgres.event_log:PostgresEventLogStorage.store_event": ("self", "event"),

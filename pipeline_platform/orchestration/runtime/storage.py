@@ -12,7 +12,8 @@ though a process with one thread, as a worker's child, uses one or two.
 
 # No postponed annotations here: Dagster reads them at run time.
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ import sqlalchemy as sa
 from dagster import Field, IntSource, StringSource
 from dagster._config.config_schema import UserConfigSchema
 from dagster._core.events.log import EventLogEntry
+from dagster._core.scheduler.instigation import TickStatus
 from dagster._core.storage.config import pg_config
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
@@ -30,6 +32,7 @@ from dagster_postgres.utils import create_pg_connection, pg_url_from_config
 
 from pipeline_platform.orchestration.runtime.engines import Pool, end_engine, engine_of, for_webserver, psycopg2_url
 
+PURGE_SECONDS = 600.0
 TABLES_LOCK = 0x64616773746572  # "dagster"; held while a process looks whether the tables are there
 
 
@@ -54,12 +57,45 @@ class _Pooled:
         self._pool = for_webserver(self._pool, statement_timeout, pool_recycle, max_overflow)
 
 
-class PooledRunStorage(_Pooled, PostgresRunStorage):  # type: ignore[misc]
+class _Remembering:
+    """Remembers what is there: what a migration has made stays, so nobody need ask the server's catalog at every tick.
+
+    Only "yes" is remembered, so that a migration meanwhile is seen.
+    """
+
+    def _known(self, what: str, look: Callable[[], bool]) -> bool:
+        seen: set[str] = self.__dict__.setdefault("_seen", set())
+        if what not in seen and look():
+            seen.add(what)
+        return what in seen
+
+    def has_built_index(self, migration_name: str) -> bool:
+        look = super().has_built_index  # type: ignore[misc]
+        return self._known(f"index {migration_name}", lambda: look(migration_name))
+
+
+class PooledRunStorage(_Remembering, _Pooled, PostgresRunStorage):  # type: ignore[misc]
     """Runs, on the shared pool."""
 
 
-class PooledScheduleStorage(_Pooled, PostgresScheduleStorage):  # type: ignore[misc]
+class PooledScheduleStorage(_Remembering, _Pooled, PostgresScheduleStorage):  # type: ignore[misc]
     """Schedules, sensors and their ticks, on the shared pool."""
+
+    def _has_instigators_table(self, conn: sa.Connection) -> bool:
+        return self._known("instigators", lambda: super(PooledScheduleStorage, self)._has_instigators_table(conn))
+
+    def has_instigators_table(self) -> bool:
+        return self._known("instigators", super().has_instigators_table)
+
+    def purge_ticks(
+        self, origin_id: str, selector_id: str, before: float, tick_statuses: Sequence[TickStatus] | None = None
+    ) -> None:
+        """Old ticks go now and then: stock deletes after each tick, mostly nothing."""
+        last: dict[tuple[str, ...], float] = self.__dict__.setdefault("_purged", {})
+        key = (selector_id, *(status.value for status in tick_statuses or ()))
+        if time.monotonic() - last.get(key, -PURGE_SECONDS) >= PURGE_SECONDS:
+            super().purge_ticks(origin_id, selector_id, before, tick_statuses)
+            last[key] = time.monotonic()
 
 
 class PooledEventLogStorage(_Pooled, PostgresEventLogStorage):  # type: ignore[misc]
