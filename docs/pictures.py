@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import requests
 from playwright.sync_api import Page, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -23,28 +24,44 @@ QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 QUIET += ["--disable-component-update", "--disable-sync"]
 
 
-def lineage(page: Page, dagster_url: str) -> None:
-    """The asset graph of one stream."""
-    page.goto(f"{dagster_url}/locations/pipeline_platform/asset-groups/telemetry/lineage")
-    page.wait_for_timeout(8_000)
-    page.screenshot(path=IMAGES / "lineage.png")
+BACKFILLS = "{ partitionBackfillsOrError { ... on PartitionBackfills { results { id status } } } }"
 
 
-def runs(page: Page, dagster_url: str) -> None:
-    """The list of runs and one asset's page."""
-    page.goto(f"{dagster_url}/runs")
-    page.wait_for_timeout(4_000)
-    page.screenshot(path=IMAGES / "runs.png")
-    page.goto(f"{dagster_url}/assets/warehouse/telemetry_events")
-    page.wait_for_timeout(5_000)
-    page.screenshot(path=IMAGES / "asset.png")
+def picture(page: Page, url: str, name: str, *, settle: float, height: int = 620) -> None:
+    """One page, `settle` seconds after it was opened."""
+    page.set_viewport_size({"width": 1400, "height": height})
+    page.goto(url)
+    page.wait_for_timeout(settle * 1000)
+    page.screenshot(path=IMAGES / f"{name}.png")
+
+
+def backfill_id(dagster_url: str) -> str:
+    """The demo's backfill of candles."""
+    answer = requests.post(f"{dagster_url}/graphql", json={"query": BACKFILLS}, timeout=30).json()
+    found = answer["data"]["partitionBackfillsOrError"]["results"]
+    if not found:
+        raise SystemExit("The demo has not started its backfill yet; give it longer with --warm-up.")
+    return str(found[-1]["id"])
+
+
+def all_pictures(page: Page, dagster_url: str) -> None:
+    """Lineage of a stream and of prices, runs, an asset, partitions, a backfill, and the gateway's reference."""
+    groups = f"{dagster_url}/locations/pipeline_platform/asset-groups"
+    picture(page, f"{groups}/telemetry/lineage", "lineage", settle=8)
+    picture(page, f"{groups}/prices/lineage", "prices", settle=8)
+    picture(page, f"{dagster_url}/runs", "runs", settle=4)
+    picture(page, f"{dagster_url}/assets/warehouse/telemetry_events", "asset", settle=5)
+    picture(page, f"{dagster_url}/assets/prices/candles?view=partitions", "partitions", settle=6)
+    picture(page, f"{dagster_url}/assets/prices/daily?view=partitions", "daily", settle=6)
+    picture(page, f"{dagster_url}/runs/b/{backfill_id(dagster_url)}", "backfill", settle=5)
+    picture(page, f"{dagster_url}/automation", "automation", settle=5, height=900)
 
 
 def main() -> None:
     """Takes all pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chromium", default="/usr/bin/chromium")
-    parser.add_argument("--warm-up", type=float, default=40, help="seconds of demo before the pictures")
+    parser.add_argument("--warm-up", type=float, default=100, help="seconds of demo before the pictures")
     options = parser.parse_args()
     IMAGES.mkdir(exist_ok=True)
     up = Up("--demo")
@@ -55,8 +72,7 @@ def main() -> None:
             browser = playwright.chromium.launch(executable_path=options.chromium, args=QUIET)
             page = browser.new_page(viewport={"width": 1400, "height": 620})
             url = f"http://127.0.0.1:{up.dagster_port}"
-            lineage(page, url)
-            runs(page, url)
+            all_pictures(page, url)
             browser.close()
     finally:
         up.remove()
