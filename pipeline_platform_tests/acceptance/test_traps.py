@@ -110,6 +110,8 @@ def test_a_stale_code_server_cannot_share_the_port_and_cannot_double_anything() 
         with Load(producer):
             up.process.send_signal(signal.SIGSTOP)  # so that it does not start another at once
             os.kill(code, signal.SIGKILL)
+            answers = listens("127.0.0.1", int(port))
+            wait_for("the killed one is gone", lambda: not answers(), 30)
             stale = subprocess.Popen(
                 stock,
                 env=environment | {"PIPELINE_BATCH_MAX_EVENTS": "50"},
@@ -117,7 +119,7 @@ def test_a_stale_code_server_cannot_share_the_port_and_cannot_double_anything() 
                 stderr=subprocess.DEVNULL,
             )
             try:
-                wait_for("the stale server answers", listens("127.0.0.1", int(port)), 60)
+                wait_for("the stale server answers", answers, 60)
                 up.process.send_signal(signal.SIGCONT)
                 wait_for("`up` complains", lambda: f"Port {port} is taken" in up.log, 60)
                 before = loaded(where)
