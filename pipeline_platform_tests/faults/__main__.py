@@ -2,7 +2,8 @@
 
     python -m pipeline_platform_tests.faults --long [-k kills] [--kills 200] [--events 1000000] [--rounds 20]
 
-A family at a time (`-k kills`, `-k disks`) adds to the rows that are there; `--fresh` starts anew.
+A family or a part at a time (`-k disks`, `-k gateway`) replaces its own lines of the page, so that the long form can be
+run in pieces; `--fresh` forgets the rows of earlier runs, not the page's lines.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline_platform_tests.faults.rows import kept, results_file, table
+from pipeline_platform_tests.faults.rows import kept, lines, results_file, table
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- begin: written by pipeline_platform_tests.faults -->", "<!-- end -->"
@@ -51,17 +52,20 @@ def main(arguments: list[str]) -> int:
 
 
 def write(page: Path, rows: Path, command: str) -> None:
-    """Puts the tables of the rows between the page's marks."""
+    """Puts the tables of the rows between the page's marks. Lines of faults that have no row stay as they are."""
     found = kept(rows)
     text = page.read_text()
     before, _, rest = text.partition(BEGIN)
-    _, mark, after = rest.partition(END)
+    old, mark, after = rest.partition(END)
     if not mark:
         raise SystemExit(f"{page} has not the marks {BEGIN} and {END}; put them where the table belongs.")
     where = f"{os.cpu_count()} cores, Linux {platform.release().partition('-')[0]}"
-    said = f"Written on {datetime.now(UTC):%Y-%m-%d} by `{command}` on {where}."
-    suite = table(row for row in found if row.family != "planted")
-    planted = table(row for row in found if row.family == "planted")
+    said = f"Last written on {datetime.now(UTC):%Y-%m-%d} by `{command}` on {where}."
+    known = lines(old)
+    bugs = {fault: line for fault, line in known.items() if fault.startswith("planted")}
+    faults = {fault: line for fault, line in known.items() if fault not in bugs}
+    suite = table((row for row in found if row.family != "planted"), faults)
+    planted = table((row for row in found if row.family == "planted"), bugs)
     parts = [BEGIN, said, suite, "Bugs that were planted, each of which has to be found:", planted, END]
     page.write_text(before + "\n\n".join(parts) + after)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 DEFAULT_FILE = Path(".pipeline-faults/rows.jsonl")
-HEAD = "| Fault | Times | Events | Lost | Doubled | Aggregates | Back after | Drained after | Seed |"
-RULE = "|---|---:|---:|---:|---:|---|---:|---:|---:|"
+HEAD = "| Fault | Times | Events | Lost | Doubled | Aggregates | Back after | Drained after | Seed | Written |"
+RULE = "|---|---:|---:|---:|---:|---|---:|---:|---:|---|"
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Row:
     drained: float
     seed: int
     note: str = ""
+    written: str = ""  # the day
 
     @property
     def markdown(self) -> str:
@@ -36,7 +38,7 @@ class Row:
         equal = "NO" if any(each.startswith("aggregates") for each in self.differences) else "equal"
         return (
             f"| {self.fault} | {self.times} | {self.events:,} | {self.lost} | {self.doubled} | {equal} | "
-            f"{self.back:.0f} s | {self.drained:.0f} s | {self.seed} |"
+            f"{self.back:.0f} s | {self.drained:.0f} s | {self.seed} | {self.written} |"
         )
 
 
@@ -46,7 +48,8 @@ def results_file() -> Path:
 
 
 def keep(row: Row) -> None:
-    """Prints the row and adds it to the file."""
+    """Prints the row and adds it, with today's date, to the file."""
+    row = replace(row, written=f"{datetime.now(UTC):%Y-%m-%d}")
     print(f"\n{HEAD}\n{RULE}\n{row.markdown}", flush=True)
     for each in row.differences:
         print(f"  {each}", flush=True)
@@ -68,7 +71,13 @@ def kept(path: Path) -> list[Row]:
     return list(found.values())
 
 
-def table(rows: Iterable[Row]) -> str:
-    """The rows as Markdown, by family."""
+def table(rows: Iterable[Row], before: Mapping[str, str]) -> str:
+    """The rows as Markdown: each takes the place of an older line of the same fault; new ones come last, by family."""
     ordered = sorted(rows, key=lambda row: row.family)  # stable: within a family as they came
-    return "\n".join([HEAD, RULE, *(row.markdown for row in ordered)])
+    return "\n".join([HEAD, RULE, *(dict(before) | {row.fault: row.markdown for row in ordered}).values()])
+
+
+def lines(text: str) -> dict[str, str]:
+    """The lines of the tables in a text, by fault."""
+    found = (line for line in text.splitlines() if line.startswith("| ") and line not in (HEAD, RULE))
+    return {line.split("|")[1].strip(): line for line in found}
