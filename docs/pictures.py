@@ -27,9 +27,9 @@ QUIET += ["--disable-component-update", "--disable-sync"]
 BACKFILLS = "{ partitionBackfillsOrError { ... on PartitionBackfills { results { id status } } } }"
 
 
-def picture(page: Page, url: str, name: str, *, settle: float, height: int = 620) -> None:
+def picture(page: Page, url: str, name: str, *, settle: float, width: int = 1400, height: int = 620) -> None:
     """One page, `settle` seconds after it was opened."""
-    page.set_viewport_size({"width": 1400, "height": height})
+    page.set_viewport_size({"width": width, "height": height})
     page.goto(url)
     page.wait_for_timeout(settle * 1000)
     page.screenshot(path=IMAGES / f"{name}.png")
@@ -47,12 +47,11 @@ def backfill_id(dagster_url: str) -> str:
 def all_pictures(page: Page, dagster_url: str) -> None:
     """Lineage of a stream and of prices, runs, an asset, partitions, a backfill, and the gateway's reference."""
     groups = f"{dagster_url}/locations/pipeline_platform/asset-groups"
-    picture(page, f"{groups}/telemetry/lineage", "lineage", settle=8)
+    picture(page, f"{groups}/telemetry/lineage", "lineage", settle=8, width=2100)
     picture(page, f"{groups}/prices/lineage", "prices", settle=8)
     picture(page, f"{dagster_url}/runs", "runs", settle=4)
     picture(page, f"{dagster_url}/assets/warehouse/telemetry_events", "asset", settle=5)
     picture(page, f"{dagster_url}/assets/prices/candles?view=partitions", "partitions", settle=6)
-    picture(page, f"{dagster_url}/assets/prices/daily?view=partitions", "daily", settle=6)
     picture(page, f"{dagster_url}/runs/b/{backfill_id(dagster_url)}", "backfill", settle=5)
     picture(page, f"{dagster_url}/automation", "automation", settle=5, height=900)
 

@@ -31,7 +31,8 @@ METRICS = {
     "cpu_pct": (35.0, 25.0),
 }
 SOURCES = [f"sensor-{number:02}" for number in range(1, 13)]
-COUNTRIES = {"DE": 5, "FR": 3, "GB": 3, "US": 8, "JP": 2, "BR": 1}
+# Those that pay in a currency which the demo's prices have.
+COUNTRIES = {"DE": 5, "FR": 3, "GB": 3, "US": 8, "NL": 2, "IE": 1}
 PRODUCTS = {"coffee-1kg": 14.9, "tea-100g": 6.5, "mug-blue": 12.0, "filter-100": 4.2, "grinder": 89.0}
 REPORT_SECONDS = 10.0
 
