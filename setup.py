@@ -58,7 +58,7 @@ setup(
             "pyroute2>=0.9,<1; sys_platform == 'linux'",
             "pytest>=8,<10",
             "pytest-timeout>=2.3,<3",
-            "pytest-xdist>=3.6,<4",
+            "pytest-xdist>=3.7,<4",
             "ruff>=0.6,<1",
             "schemathesis>=4,<5",
             "pandas-stubs>=2.2",
