@@ -18,17 +18,24 @@ _ERRORS = {
 }
 
 
+# Both sides notice within half a minute that the other's machine is gone: a run does not wait for a server that is no
+# more, and a lost host's transaction does not hold its batch's lock for the two hours of TCP's own patience.
+KEEPALIVE = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
+SERVER_KEEPALIVE = {f"tcp_{name.removeprefix('tcp_')}": value for name, value in KEEPALIVE.items()}
+
+
 def connect(url: str, *, pool_size: int = 2, application: str = "pipeline-platform") -> sa.Engine:
     """An engine on psycopg 3 for any `postgresql://` URL, with at most `pool_size` + 2 connections."""
     parsed = sa.make_url(url).set(drivername="postgresql+psycopg")
-    options = " ".join(["-c timezone=UTC", *parsed.normalized_query.get("options", ())])
+    patience = [f"-c {name}={value}" for name, value in SERVER_KEEPALIVE.items()]
+    options = " ".join(["-c timezone=UTC", *patience, *parsed.normalized_query.get("options", ())])
     return sa.create_engine(
         parsed,
         pool_size=pool_size,
         max_overflow=2,
         pool_pre_ping=True,
         pool_timeout=15,
-        connect_args={"connect_timeout": 10, "application_name": application, "options": options},
+        connect_args={"connect_timeout": 10, "application_name": application, "options": options, **KEEPALIVE},
     )
 
 

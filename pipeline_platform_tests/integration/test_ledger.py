@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from pipeline_platform.core.batches import Batch
 from pipeline_platform.core.entries import ZERO, EntryId
 from pipeline_platform.core.failures import KEPT, Failure, FailureKind, NextStep
+from pipeline_platform.warehouse.engine import KEEPALIVE, SERVER_KEEPALIVE
 from pipeline_platform.warehouse.ledger import Ledger, LedgerRow
 from pipeline_platform.warehouse.load import load
 from pipeline_platform_tests.integration.batches import TELEMETRY, entry, event, load_entries, plan, ready, rows
@@ -284,3 +285,15 @@ def _get(ledger: Ledger, batch_id: int) -> LedgerRow:
 def _fail(ledger: Ledger, batch_id: int, attempt: int) -> bool:
     failure = Failure(FailureKind.POISON, "E", "it broke", attempt=attempt, run_id="run")
     return ledger.fail(batch_id, failure, not_before=LATER)
+
+
+def test_a_lost_machine_is_noticed_by_both_sides_within_half_a_minute(engine: sa.Engine) -> None:
+    """Otherwise the transaction of a host that is gone would hold its batch's lock for hours."""
+    query = "select name, setting from pg_settings where name like 'tcp_keepalives%' or name = 'tcp_user_timeout'"
+    told = dict(rows(engine, query))
+    assert {name: int(value) for name, value in told.items()} == SERVER_KEEPALIVE
+    with engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        asked = driver.info.get_parameters()
+    assert {name: int(asked[name]) for name in KEEPALIVE} == KEEPALIVE
