@@ -99,6 +99,9 @@ class Settings(BaseSettings):
         None, ge=1, description="How long dead letters stay that nobody has settled. Unset: for ever."
     )
     rollup_interval: int = Field(5, ge=1, description="How often marked hours and days are looked for.")
+    rollup_pause: float = Field(
+        30.0, ge=0, description="While late events come all the time, hours and days are corrected this often."
+    )
     prices_file: Path | None = Field(None, description="Which prices come from where. Default: the shipped file.")
     demo_prices_url: str | None = Field(
         None, description="A local server of made-up prices; then nothing else is asked. Set by `up --demo`."

@@ -48,5 +48,5 @@ def definitions() -> dg.Definitions:
         resources=build_resources(settings),
         executor=dg.in_process_executor,
     )
-    rollups = rollup_definitions(specs, settings.rollup_interval, datetime.now(UTC))
+    rollups = rollup_definitions(specs, settings.rollup_interval, settings.rollup_pause, datetime.now(UTC))
     return dg.Definitions.merge(ours, rollups, price_definitions(settings))

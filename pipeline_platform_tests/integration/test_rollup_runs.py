@@ -74,6 +74,31 @@ def test_the_checks_of_the_rollups_run_with_the_others(stack: Stack) -> None:  #
     assert names == {"equals_recomputation_1h": False}
 
 
+def test_a_trickle_of_late_events_is_no_stream_of_runs(stack: Stack) -> None:  # noqa: F811
+    """The first corrections are made at once, further ones at a pace; a new hour never waits."""
+    late, cursor = datetime.now(UTC) - timedelta(hours=3), ""
+    asked = []
+    for _ in range(6):
+        _load(stack, late)
+        requests, cursor = _asked(stack, cursor)
+        asked.append(len(requests))
+        for request in requests:
+            _run(stack, request)
+    assert asked == [1, 1, 1, 0, 0, 0]
+    _load(stack, late - timedelta(hours=1))
+    requests, cursor = _asked(stack, cursor)
+    assert len(requests) == 1
+    assert _asked(stack, "not ours")[0]
+
+
+def _asked(stack: Stack, cursor: str) -> tuple[list[dg.RunRequest], str]:  # noqa: F811
+    """What the sensor requests with that cursor, and the one it leaves."""
+    sensor = stack.repository.get_sensor_def("rollup_sensor")
+    with dg.build_sensor_context(stack.instance, cursor=cursor, resources=stack.definitions.resources) as context:
+        data = sensor.evaluate_tick(context)
+    return list(data.run_requests or []), data.cursor or cursor
+
+
 def _load(stack: Stack, *times: datetime) -> None:  # noqa: F811
     stack.post(*(reading(ts=moment.isoformat()) for moment in times))
     for request in stack.tick():
@@ -81,9 +106,7 @@ def _load(stack: Stack, *times: datetime) -> None:  # noqa: F811
 
 
 def _requests(stack: Stack) -> list[dg.RunRequest]:  # noqa: F811
-    sensor = stack.repository.get_sensor_def("rollup_sensor")
-    with dg.build_sensor_context(stack.instance, resources=stack.definitions.resources) as context:
-        return list(sensor.evaluate_tick(context).run_requests or [])
+    return _asked(stack, "")[0]
 
 
 def _run(stack: Stack, request: dg.RunRequest) -> dg.ExecuteInProcessResult:  # noqa: F811

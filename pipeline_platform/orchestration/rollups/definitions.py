@@ -15,13 +15,13 @@ from pipeline_platform.orchestration.rollups.schedules import rollup_schedule
 from pipeline_platform.orchestration.rollups.sensors import rollup_sensor
 
 
-def rollup_definitions(specs: Sequence[StreamSpec], interval: int, now: datetime) -> dg.Definitions:
-    """Assets, jobs, schedules, checks and the sensor, which looks every `interval` seconds."""
+def rollup_definitions(specs: Sequence[StreamSpec], interval: int, pause: float, now: datetime) -> dg.Definitions:
+    """Assets, jobs, schedules, checks and the sensor, with its `interval` and `pause` in seconds."""
     jobs = {(spec.name, grain): rollup_job(spec, grain) for spec in specs for grain in Grain}
     return dg.Definitions(
         assets=[asset for spec in specs for asset in rollup_assets(spec, now)],
         asset_checks=[check for spec in specs for check in rollup_checks(spec)],
         jobs=list(jobs.values()),
         schedules=[rollup_schedule(job, grain) for (_, grain), job in jobs.items()],
-        sensors=[rollup_sensor(specs, list(jobs.values()), interval)],
+        sensors=[rollup_sensor(specs, list(jobs.values()), interval, pause)],
     )

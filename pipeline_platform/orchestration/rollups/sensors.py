@@ -1,14 +1,20 @@
-"""Requests the rollup of every window that a load has marked: when it is over, and again when late events came."""
+"""Requests the rollup of every window that a load has marked: when it is over, and again when late events came.
+
+A late event corrects its windows at once. Where they come all the time, a few corrections are made at once and then one
+every `pause` seconds, so that a trickle of late events does not become a stream of runs.
+"""
 
 # No postponed annotations here: Dagster reads them at run time.
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any
 
 import dagster as dg
 
+from pipeline_platform.core.batches import Pace, PaceLimits, linger, spend
 from pipeline_platform.core.rollups import Grain, Span, spans
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.errors import TransientError
@@ -19,11 +25,13 @@ from pipeline_platform.warehouse.rollup_marks import marked
 
 SETTLE = timedelta(seconds=5)  # after a window's end, for what is on its way
 LONGEST = 24 * 31  # windows of one run
+BURST = 3  # requests of one job without a pause
 RUNS = 4  # requested at once; the others are still marked when these have ended
 
 
-def rollup_sensor(specs: Sequence[StreamSpec], jobs: Sequence[Any], interval: int) -> dg.SensorDefinition:
-    """One sensor for all streams; `jobs` are all rollup jobs."""
+def rollup_sensor(specs: Sequence[StreamSpec], jobs: Sequence[Any], interval: int, pause: float) -> dg.SensorDefinition:
+    """One sensor for all streams; `jobs` are all rollup jobs. It looks every `interval` seconds."""
+    pace = PaceLimits(idle=0.0, per_second=1.0 / max(pause, 0.001), burst=BURST)
     by_name = {spec.name: spec for spec in specs}
 
     @dg.sensor(
@@ -36,6 +44,7 @@ def rollup_sensor(specs: Sequence[StreamSpec], jobs: Sequence[Any], interval: in
     def rollup(context: dg.SensorEvaluationContext, warehouse: Warehouse) -> dg.SensorResult | dg.SkipReason:
         now = datetime.now(UTC)
         requests: list[dg.RunRequest] = []
+        paces, waiting = paces_of(context.cursor), 0
         try:
             for grain in Grain:
                 marks = marked(warehouse.engine, grain, grain.complete(now - SETTLE))
@@ -44,18 +53,39 @@ def rollup_sensor(specs: Sequence[StreamSpec], jobs: Sequence[Any], interval: in
                     if stream not in by_name or run_under_way(context.instance, job_name(stream, grain)):
                         continue
                     known = partitions_of(by_name[stream], grain, now)
-                    starts = [mark.window_start for mark in ours if mark.window_start >= known.start]
+                    marks_known = [mark for mark in ours if mark.window_start >= known.start]
+                    job, starts = job_name(stream, grain), [mark.window_start for mark in marks_known]
+                    kept = paces.get(job, Pace(BURST, now.timestamp()))
+                    if all(mark.late for mark in marks_known) and linger(kept, now.timestamp(), pace):
+                        waiting += len(starts)
+                        continue
+                    paces[job] = spend(kept, now.timestamp(), 1, pace)
                     requests += [
                         _request(by_name[stream], grain, span, known, now)
                         for span in spans(starts, grain, longest=LONGEST)[:RUNS]
                     ]
         except TransientError as error:
             return dg.SkipReason(f"{error} What is marked stays marked.")
+        if waiting and not requests:
+            return dg.SkipReason(f"{waiting} windows wait to be corrected again: one run every {pause:g} s is enough.")
         if not requests:
             return dg.SkipReason("No window that is over has been marked since it was rolled up.")
-        return dg.SensorResult(run_requests=requests)
+        return dg.SensorResult(run_requests=requests, cursor=cursor_of(paces))
 
     return rollup
+
+
+def paces_of(cursor: str | None) -> dict[str, Pace]:
+    """By job, the pace that an earlier tick left in the cursor; nothing where there is none."""
+    try:
+        return {job: Pace(float(tokens), float(at)) for job, (tokens, at) in json.loads(cursor or "{}").items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}
+
+
+def cursor_of(paces: Mapping[str, Pace]) -> str:
+    """The cursor: losing it costs a few runs too many, and nothing else."""
+    return json.dumps({job: [round(pace.tokens, 3), round(pace.at, 3)] for job, pace in paces.items()})
 
 
 def _request(
