@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -47,7 +48,7 @@ def main(arguments: list[str]) -> int:
         code = subprocess.run(command, env=env, check=False).returncode
     if options.long and rows.exists():
         said = [argument for argument in arguments if argument != "--table-only"]
-        write(PAGE, rows, " ".join(["python -m pipeline_platform_tests.faults", *said]))
+        write(PAGE, rows, shlex.join(["python", "-m", "pipeline_platform_tests.faults", *said]))
     return code
 
 
