@@ -75,7 +75,7 @@ def test_a_recycled_childs_replacement_is_there_at_once_and_warm(
     instance: dg.DagsterInstance, folder: Path, redis_url: str
 ) -> None:
     """Given a child for every run, if a run is submitted as the last child leaves, I expect no start-up cost."""
-    worker = Worker(folder, redis_url, children=1, KIT_TASKS="1", KIT_LOAD_SECONDS="2")
+    worker = Worker(folder, redis_url, children=1, KIT_TASKS="1", KIT_LOAD_SECONDS="8")
     gaps, delays = [], []
     try:
         for _ in range(5):
@@ -94,7 +94,7 @@ def test_a_recycled_childs_replacement_is_there_at_once_and_warm(
         print("exit -> a run submitted then has succeeded:", [round(delay, 3) for delay in delays])
         assert worker.loads.read_text() == f"{worker.process.pid} 1\n"  # by the parent, before any child
         assert sorted(gaps)[2] < 0.5, gaps
-        assert max(delays) < 2.0, delays  # a load alone takes longer
+        assert max(delays) < 8.0, delays  # a load alone takes longer
     finally:
         worker.stop()
 
