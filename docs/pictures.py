@@ -12,7 +12,6 @@ import sys
 import time
 from pathlib import Path
 
-import requests
 from playwright.sync_api import Page, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -24,9 +23,6 @@ QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 QUIET += ["--disable-component-update", "--disable-sync"]
 
 
-BACKFILLS = "{ partitionBackfillsOrError { ... on PartitionBackfills { results { id status } } } }"
-
-
 def picture(page: Page, url: str, name: str, *, settle: float, width: int = 1400, height: int = 620) -> None:
     """One page, `settle` seconds after it was opened."""
     page.set_viewport_size({"width": width, "height": height})
@@ -35,24 +31,23 @@ def picture(page: Page, url: str, name: str, *, settle: float, width: int = 1400
     page.screenshot(path=IMAGES / f"{name}.png")
 
 
-def backfill_id(dagster_url: str) -> str:
+def backfill_id(up: Up) -> str:
     """The demo's backfill of candles."""
-    answer = requests.post(f"{dagster_url}/graphql", json={"query": BACKFILLS}, timeout=30).json()
-    found = answer["data"]["partitionBackfillsOrError"]["results"]
-    if not found:
+    if not (found := up.backfills()):
         raise SystemExit("The demo has not started its backfill yet; give it longer with --warm-up.")
-    return str(found[-1]["id"])
+    return found[-1]["id"]
 
 
-def all_pictures(page: Page, dagster_url: str) -> None:
+def all_pictures(page: Page, up: Up) -> None:
     """Lineage of a stream and of prices, runs, an asset, partitions, a backfill, and the gateway's reference."""
+    dagster_url = f"http://127.0.0.1:{up.dagster_port}"
     groups = f"{dagster_url}/locations/pipeline_platform/asset-groups"
     picture(page, f"{groups}/telemetry/lineage", "lineage", settle=8, width=2100)
     picture(page, f"{groups}/prices/lineage", "prices", settle=8)
     picture(page, f"{dagster_url}/runs", "runs", settle=4)
     picture(page, f"{dagster_url}/assets/warehouse/telemetry_events", "asset", settle=5)
     picture(page, f"{dagster_url}/assets/prices/candles?view=partitions", "partitions", settle=6)
-    picture(page, f"{dagster_url}/runs/b/{backfill_id(dagster_url)}", "backfill", settle=5)
+    picture(page, f"{dagster_url}/runs/b/{backfill_id(up)}", "backfill", settle=5)
     picture(page, f"{dagster_url}/automation", "automation", settle=5, height=900)
 
 
@@ -70,8 +65,7 @@ def main() -> None:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=options.chromium, args=QUIET)
             page = browser.new_page(viewport={"width": 1400, "height": 620})
-            url = f"http://127.0.0.1:{up.dagster_port}"
-            all_pictures(page, url)
+            all_pictures(page, up)
             browser.close()
     finally:
         up.remove()

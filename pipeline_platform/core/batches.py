@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 from pipeline_platform.core.entries import EntryId, EntrySize
 
@@ -66,6 +67,15 @@ class Pace:
 
     tokens: float
     at: float
+
+    def noted(self) -> dict[str, float]:
+        """As a cursor keeps it."""
+        return {"tokens": round(self.tokens, 3), "at": round(self.at, 3)}
+
+    @classmethod
+    def read(cls, noted: Mapping[str, Any]) -> Self:
+        """From `noted`; ValueError, KeyError or TypeError when it is something else."""
+        return cls(float(noted["tokens"]), float(noted["at"]))
 
 
 @dataclass(frozen=True, slots=True)

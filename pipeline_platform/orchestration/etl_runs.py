@@ -2,11 +2,12 @@
 
 # No postponed annotations here: Dagster reads them at run time.
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import dagster as dg
 
+from pipeline_platform.core.price_partitions import shorten
 from pipeline_platform.orchestration.ingest.attempts import recorded
 from pipeline_platform.orchestration.resources import Warehouse
 from pipeline_platform.warehouse.etl_ledger import EtlCounts, EtlLedger
@@ -14,15 +15,17 @@ from pipeline_platform.warehouse.etl_ledger import EtlCounts, EtlLedger
 
 @contextmanager
 def booked(
-    context: dg.AssetExecutionContext, warehouse: Warehouse, key: dg.AssetKey, partition: str | None
+    context: dg.AssetExecutionContext, warehouse: Warehouse, key: dg.AssetKey, partitions: Collection[str] = ()
 ) -> Iterator[list[EtlCounts]]:
     """Keeps the ledger's row of the block: begun, then loaded with the counts that it appends, or failed.
 
-    A transient failure makes the op try again after 2, 4 and 8 s, as in an ingest run.
+    `partitions` are the keys that the run is for. A transient failure makes the op try again after 2, 4 and 8 s, as in
+    an ingest run.
     """
     ledger, counts = EtlLedger(warehouse.engine), list[EtlCounts]()
     row = None
     with recorded(context.op_execution_context, warehouse, None, book=ledger):
+        partition = shorten(partitions) if partitions else None
         row = ledger.begin("/".join(key.path), partition, context.run.run_id, context.run.job_name)
     with recorded(context.op_execution_context, warehouse, row, book=ledger):
         yield counts

@@ -25,6 +25,7 @@ class Adapter(ABC):
     intervals: ClassVar[frozenset[Interval]] = frozenset(Interval)
     calendar: ClassVar[Calendar] = Calendar.ALWAYS
     grace: ClassVar[timedelta] = timedelta(seconds=10)
+    opened: ClassVar[datetime] = BEGINNING  # nothing is older
     page: ClassVar[int]  # candles a request
     key_header: ClassVar[str | None] = None
 
@@ -44,7 +45,7 @@ class Adapter(ABC):
 
     def reach(self, interval: Interval, now: datetime) -> datetime:  # noqa: ARG002 - some sources keep only so much
         """The oldest opening that the source still gives."""
-        return BEGINNING
+        return self.opened
 
     @abstractmethod
     def quotes(self, symbols: Sequence[str]) -> list[Quote]:

@@ -19,7 +19,6 @@ from pipeline_platform.sources.http import Query
 from pipeline_platform.sources.shapes import Node
 
 KLINE_FIELDS = 12
-OPENED = datetime(2017, 7, 1, tzinfo=UTC)
 
 
 class Binance(Adapter):
@@ -27,11 +26,8 @@ class Binance(Adapter):
 
     base_url = "https://data-api.binance.vision"
     allowance = Allowance(weight=6000, seconds=60, burst=1000, reserve=200)
+    opened = datetime(2017, 7, 1, tzinfo=UTC)
     page = 1000
-
-    def reach(self, interval: Interval, now: datetime) -> datetime:  # noqa: ARG002 - the whole history is there
-        """Everything since the exchange opened."""
-        return OPENED
 
     def quotes(self, symbols: Sequence[str]) -> list[Quote]:
         """All symbols in one request."""

@@ -18,7 +18,6 @@ from pipeline_platform.sources.http import Query
 from pipeline_platform.sources.shapes import Node
 
 CANDLE_FIELDS = 6  # time, low, high, open, close, volume
-OPENED = datetime(2015, 1, 1, tzinfo=UTC)
 
 
 class Coinbase(Adapter):
@@ -26,11 +25,8 @@ class Coinbase(Adapter):
 
     base_url = "https://api.exchange.coinbase.com"
     allowance = Allowance(weight=100, seconds=10, burst=10, reserve=3)
+    opened = datetime(2015, 1, 1, tzinfo=UTC)
     page = 300
-
-    def reach(self, interval: Interval, now: datetime) -> datetime:  # noqa: ARG002 - the whole history is there
-        """Everything since the exchange opened."""
-        return OPENED
 
     def quotes(self, symbols: Sequence[str]) -> list[Quote]:
         """One request a symbol."""

@@ -19,8 +19,6 @@ from pipeline_platform.errors import SettingError, SourceRefusedError
 from pipeline_platform.sources.adapter import Adapter
 from pipeline_platform.sources.http import Query
 
-FIRST_RATE = datetime(1999, 1, 4, tzinfo=UTC)
-
 
 def currencies(symbol: str, source: str) -> tuple[str, str]:
     """("EUR", "USD") of "EUR-USD"."""
@@ -34,13 +32,10 @@ class DailyRates(Adapter):
     """A source of one rate a day and pair."""
 
     allowance = Allowance(weight=60, seconds=60, burst=10, reserve=4)  # none is published: be modest
+    opened = datetime(1999, 1, 4, tzinfo=UTC)  # of the euro
     intervals = frozenset({Interval.DAY})
     calendar = Calendar.ECB
     grace = timedelta(hours=1)
-
-    def reach(self, interval: Interval, now: datetime) -> datetime:  # noqa: ARG002 - the whole history is there
-        """Everything since the euro."""
-        return FIRST_RATE
 
     def _candle(self, symbol: str, day: datetime, rate: Decimal) -> Candle:
         closed = self._closed(day, Interval.DAY)

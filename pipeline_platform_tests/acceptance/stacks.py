@@ -13,9 +13,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import requests
+
 from pipeline_platform.local.ports import free_port
 
 COMMAND = [str(Path(sys.executable).parent / "pipeline-platform")]
+BACKFILLS = "{ partitionBackfillsOrError { ... on PartitionBackfills { results { id status } } } }"
 CLEAN = ("DATABASE_URL", "REDIS_URL", "DAGSTER_HOME", "PYTHONWARNINGS")
 
 
@@ -71,6 +74,12 @@ class Up:
     def pid(self, service: str) -> int:
         """The process of a service."""
         return next(int(row["pid"]) for row in self.status()["services"] if row["name"] == service)
+
+    def backfills(self) -> list[dict[str, str]]:
+        """Id and status of Dagster's backfills, the newest first."""
+        answer = requests.post(f"http://127.0.0.1:{self.dagster_port}/graphql", json={"query": BACKFILLS}, timeout=30)
+        found: list[dict[str, str]] = answer.json()["data"]["partitionBackfillsOrError"]["results"]
+        return found
 
     def interrupt(self, patience: float = 90.0) -> int:
         """Ctrl-C; returns the exit code."""

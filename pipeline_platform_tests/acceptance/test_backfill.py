@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -21,6 +20,7 @@ from pipeline_platform.local.price_server.faults import Fault
 from pipeline_platform.local.price_server.server import PriceServer
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.acceptance.stacks import Up
+from pipeline_platform_tests.oracle import wait_for
 
 FIRST, LAST = date(2024, 2, 15), date(2024, 3, 15)  # thirty days, one of them a leap day
 SYMBOLS = {"BTCUSDT": "BTC", "ETHUSDT": "ETH", "EURUSDT": "EUR"}
@@ -52,15 +52,6 @@ def priced(server: PriceServer) -> Iterator[Up]:
         stack.remove()
 
 
-def wait_for(what: str, done: Callable[[], Any], seconds: float) -> Any:
-    """The first truth that `done` gives."""
-    until = time.monotonic() + seconds
-    while not (found := done()):
-        assert time.monotonic() < until, f"{what}: not within {seconds} s"
-        time.sleep(0.2)
-    return found
-
-
 def rows(where: Connections, query: str, *values: object) -> list[tuple[Any, ...]]:
     """The rows of a query."""
     with psycopg.connect(where.warehouse_readonly_url) as connection:
@@ -77,7 +68,7 @@ def test_a_backfill_of_thirty_days_survives_the_kill_of_its_worker(priced: Up, s
     ]
     within = "open_time >= '2024-02-15Z' and open_time < '2024-03-16Z'"
     caught_up = "select id from assets where asset_key = %s and state = 'loaded'"
-    wait_for("the last days have been caught up with", lambda: rows(where, caught_up, ASSET), 60)
+    wait_for("the last days have been caught up with", lambda: bool(rows(where, caught_up, ASSET)), 60)
     # Given a backfill, as the UI starts it, whose second run is being answered slowly
     server.faults.set("/api/v3/klines", Fault(hang=60.0, times=1))
     server.faults.set("/api/v3/klines", Fault(times=2))  # the first run's two requests are answered at once
@@ -85,11 +76,12 @@ def test_a_backfill_of_thirty_days_survives_the_kill_of_its_worker(priced: Up, s
     query = f"select count(*) from prices_candles where {within}"
     wait_for("the first run has loaded", lambda: rows(where, query)[0][0] >= 720, 60)
     running = "select run_id from assets where asset_key = %s and state = 'planned' and partition_key like '2024%%'"
-    wait_for("the second run is in progress", lambda: rows(where, running, ASSET), 30)
+    wait_for("the second run is in progress", lambda: bool(rows(where, running, ASSET)), 30)
     # If the worker is killed
     os.kill(priced.pid("etl"), signal.SIGKILL)
     # I expect that the run is lost, that the others go on, and that what was loaded is there
-    ended = wait_for("the backfill has ended", lambda: (s := api.status(started)).ended and s, 60)
+    wait_for("the backfill has ended", lambda: api.status(started).ended, 60)
+    ended = api.status(started)
     assert (ended.materialized, ended.failed) == (60, 30)
     assert rows(where, query) == [(2 * 30 * 25,)]
     # and that the command finds what is missing and gets it, and nothing else

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 import psycopg
-import requests
 
 from pipeline_platform_tests.acceptance.stacks import Up
 from pipeline_platform_tests.oracle import wait_for
@@ -17,7 +16,6 @@ select (select count(*) from telemetry) > 0, (select count(*) from orders_1m) > 
     (select count(distinct open_time::date) from prices_candles where interval = '1d') >= 90,
     (select count(*) from prices_daily) > 0, (select count(amount_usd) from orders_usd_1d) > 0
 """
-BACKFILLS = "{ partitionBackfillsOrError { ... on PartitionBackfills { results { status } } } }"
 
 
 def test_streams_prices_a_backfill_and_the_mart_are_alive_within_two_minutes() -> None:
@@ -30,9 +28,7 @@ def test_streams_prices_a_backfill_and_the_mart_are_alive_within_two_minutes() -
                 return set(connection.execute(ALIVE).fetchone() or ()) == {True}
 
         def backfilled() -> bool:
-            asked = requests.post(f"{status['dagster_url']}/graphql", json={"query": BACKFILLS}, timeout=30).json()
-            found = asked["data"]["partitionBackfillsOrError"]["results"]
-            return [each["status"] for each in found] == ["COMPLETED_SUCCESS"]
+            return [each["status"] for each in up.backfills()] == ["COMPLETED_SUCCESS"]
 
         left = began + WITHIN - time.monotonic()
         wait_for("everything is alive", alive, left)

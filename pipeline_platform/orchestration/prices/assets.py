@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from pipeline_platform.core.budgets import Priority
 from pipeline_platform.core.currencies import CURRENCIES
-from pipeline_platform.core.price_partitions import Cell, days_of, ranges_of, shorten
+from pipeline_platform.core.price_partitions import Cell, days_of, ranges_of
 from pipeline_platform.orchestration.etl_runs import booked
 from pipeline_platform.orchestration.ingest.assets import OWNERS, minutes_key
 from pipeline_platform.orchestration.prices.charts import sparkline, table
@@ -66,7 +66,7 @@ def _quotes() -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, warehouse: Warehouse, price_sources: PriceSources
     ) -> dg.MaterializeResult[None]:
         plan, rows, added, requests, troubles = price_sources.plan, [], 0, 0, Troubles()
-        with booked(context, warehouse, QUOTES, None) as counts:
+        with booked(context, warehouse, QUOTES) as counts:
             for name, chosen in plan.enabled.items():
                 if not chosen.quotes:
                     continue
@@ -110,7 +110,7 @@ def _candles(plan: PricePlan, start: date) -> dg.AssetsDefinition:
         # What an earlier try of this run has stored is not asked for again.
         only_gaps = config.only_gaps or context.retry_number > 0
         fetched, troubles = Fetched(), Troubles()
-        with booked(context, warehouse, CANDLES, shorten(keys)) as counts:
+        with booked(context, warehouse, CANDLES, keys) as counts:
             for instrument, ranges in ranges_of(keys).items():
                 if instrument not in names:
                     context.log.warning("%s is not among the enabled instruments any more.", instrument)
@@ -194,7 +194,7 @@ def _daily(start: date) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult[None]:
         keys = keys_of(context)
         first, last = date.fromisoformat(min(keys)), date.fromisoformat(max(keys))
-        with booked(context, warehouse, DAILY, shorten(keys)) as counts:
+        with booked(context, warehouse, DAILY, keys) as counts:
             wanted = days_of_sources(price_sources.plan, first, last, datetime.now(UTC))
             done = recompute_days(warehouse.engine, wanted, run_id=context.run.run_id)
             counts.append(EtlCounts(read=done.days))
@@ -221,7 +221,7 @@ def _orders_usd(start: date) -> dg.AssetsDefinition:
     def orders_usd_1d(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult[None]:
         keys = keys_of(context)
         first, last = date.fromisoformat(min(keys)), date.fromisoformat(max(keys))
-        with booked(context, warehouse, ORDERS_USD, shorten(keys)) as counts:
+        with booked(context, warehouse, ORDERS_USD, keys) as counts:
             mart = recompute_orders(warehouse.engine, first, last, CURRENCIES, run_id=context.run.run_id)
             counts.append(EtlCounts(read=mart.rows))
         told: dict[str, Any] = {"dagster/row_count": mart.rows, "changed": mart.changed, "without USD": mart.problems}

@@ -7,7 +7,6 @@ from typing import Any
 
 import dagster as dg
 
-from pipeline_platform.core.price_partitions import shorten
 from pipeline_platform.core.rollups import Grain, Span
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.orchestration.etl_runs import booked
@@ -68,7 +67,7 @@ def _rollup(spec: StreamSpec, grain: Grain, upstream: dg.AssetKey, now: datetime
     def rollup(context: dg.AssetExecutionContext, warehouse: Warehouse, config: RollupConfig) -> dg.MaterializeResult:  # type: ignore[type-arg]
         window = context.partition_time_window
         span = Span(window.start.astimezone(UTC), window.end.astimezone(UTC))
-        with booked(context, warehouse, key, shorten(context.partition_keys)) as counts:
+        with booked(context, warehouse, key, context.partition_keys) as counts:
             parts = _parts(span, grain)
             done = [roll_up(warehouse.engine, spec, grain, part, recompute=config.recompute) for part in parts]
             counts.append(EtlCounts(read=sum(each.events for each in done), first=span.start, last=span.end))

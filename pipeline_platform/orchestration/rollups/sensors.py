@@ -78,14 +78,14 @@ def rollup_sensor(specs: Sequence[StreamSpec], jobs: Sequence[Any], interval: in
 def paces_of(cursor: str | None) -> dict[str, Pace]:
     """By job, the pace that an earlier tick left in the cursor; nothing where there is none."""
     try:
-        return {job: Pace(float(tokens), float(at)) for job, (tokens, at) in json.loads(cursor or "{}").items()}
-    except (ValueError, TypeError, AttributeError):
+        return {job: Pace.read(noted) for job, noted in json.loads(cursor or "{}").items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
 def cursor_of(paces: Mapping[str, Pace]) -> str:
     """The cursor: losing it costs a few runs too many, and nothing else."""
-    return json.dumps({job: [round(pace.tokens, 3), round(pace.at, 3)] for job, pace in paces.items()})
+    return json.dumps({job: pace.noted() for job, pace in paces.items()})
 
 
 def _request(
