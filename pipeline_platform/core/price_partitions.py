@@ -73,11 +73,5 @@ def keys_of(instrument: Instrument, ranges: Iterable[TimeRange]) -> list[str]:
     return [Cell(day, instrument).key for day in sorted(days)]
 
 
-def shorten(keys: Iterable[str]) -> str:
-    """Partition keys as one text, for a ledger row: the key itself, or the first and the last of them."""
-    ordered = sorted(keys)
-    return ordered[0] if len(ordered) == 1 else f"{ordered[0]}...{ordered[-1]}"
-
-
 def _last_day(span: TimeRange) -> date:
     return (span.end - timedelta(microseconds=1)).date()

@@ -13,7 +13,8 @@ from pipeline_platform.core.windows import to_datetime
 from pipeline_platform.errors import PermanentError
 from pipeline_platform.gateway.problems import ProblemError, shown
 from pipeline_platform.queue.protocol import Queue
-from pipeline_platform.warehouse.ledger import Ledger, LedgerRow
+from pipeline_platform.warehouse.ledger import Ledger
+from pipeline_platform.warehouse.ledger_rows import LedgerRow
 from pipeline_platform.warehouse.receipts import EntryCounts, entry_counts, settled_entries
 
 State = Literal["queued", "running", "loaded", "partial", "failed"]

@@ -2,12 +2,11 @@
 
 # No postponed annotations here: Dagster reads them at run time.
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 
 import dagster as dg
 
-from pipeline_platform.core.price_partitions import shorten
 from pipeline_platform.orchestration.ingest.attempts import recorded
 from pipeline_platform.orchestration.resources import Warehouse
 from pipeline_platform.warehouse.etl_ledger import EtlCounts, EtlLedger
@@ -30,3 +29,9 @@ def booked(
     with recorded(context.op_execution_context, warehouse, row, book=ledger):
         yield counts
         ledger.finish(row, counts[-1] if counts else EtlCounts())
+
+
+def shorten(keys: Iterable[str]) -> str:
+    """Partition keys as one text, for a ledger row: the key itself, or the first and the last of them."""
+    ordered = sorted(keys)
+    return ordered[0] if len(ordered) == 1 else f"{ordered[0]}...{ordered[-1]}"

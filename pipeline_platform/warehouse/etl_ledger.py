@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from pipeline_platform.core.failures import Failure, FailureKind
 from pipeline_platform.warehouse.alerts import Alert, raise_alert, resolve_alert
 from pipeline_platform.warehouse.engine import warehouse_errors
-from pipeline_platform.warehouse.ledger import last_failure, runs_with
+from pipeline_platform.warehouse.ledger_rows import last_failure, runs_with
 from pipeline_platform.warehouse.schema import UNSETTLED, assets
 
 SETTLING = timedelta(seconds=3)  # a row is committed so long after its loaded_at, at the most

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from pipeline_platform.core.failures import FailureKind
 from pipeline_platform.warehouse.engine import warehouse_errors
-from pipeline_platform.warehouse.ledger import runs_with
+from pipeline_platform.warehouse.ledger_rows import runs_with
 from pipeline_platform.warehouse.schema import UNSETTLED, assets
 from pipeline_platform.warehouse.text import storable
 

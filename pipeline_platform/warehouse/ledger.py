@@ -8,78 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB, JSONPATH
+from sqlalchemy.dialects.postgresql import JSONB
 
 from pipeline_platform.core.batches import Batch
 from pipeline_platform.core.entries import ZERO, EntryId
-from pipeline_platform.core.failures import KEPT, Failure, FailureKind, NextStep, next_step
+from pipeline_platform.core.failures import Failure, FailureKind
 from pipeline_platform.warehouse.alerts import alert_of_failure, alert_of_queue
 from pipeline_platform.warehouse.engine import warehouse_errors
+from pipeline_platform.warehouse.ledger_rows import LedgerRow, last_failure, ledger_row, runs_with
 from pipeline_platform.warehouse.schema import UNSETTLED, assets
-from pipeline_platform.warehouse.text import storable
 from pipeline_platform.warehouse.visible import VISIBLE_AT
 
 _WITH_VISIBLE = (assets, sa.literal_column(VISIBLE_AT, sa.DateTime(timezone=True)).label("visible_at"))
-
-RUNS_KEPT = 50  # run ids that a row remembers
-
-_RUNS_WITH = f"""
-    case when cast(:run as text) = any(run_ids) then run_ids
-    else (run_ids || cast(:run as text))[greatest(cardinality(run_ids) + 2 - {RUNS_KEPT}, 1):] end
-"""
-
-
-def runs_with(run_id: str) -> sa.TextClause:
-    """`run_ids` with one more run, for an update of `assets`."""
-    return sa.text(_RUNS_WITH).bindparams(run=run_id)
-
-
-@dataclass(frozen=True)
-class LedgerRow:
-    """One batch, of the queue or of a replay, as the ledger has it. Times are aware UTC datetimes."""
-
-    id: int
-    stream: str
-    state: str
-    attempt: int
-    run_id: str | None
-    first_id: EntryId
-    last_id: EntryId
-    entries: int
-    events_planned: int
-    bytes_planned: int
-    events_read: int
-    events_loaded: int
-    events_negative: int
-    events_rejected: int
-    error_message: str | None
-    failures: tuple[Failure, ...]
-    planned_at: datetime
-    requested_at: datetime | None
-    started_at: datetime | None
-    not_before: datetime | None
-    loaded_at: datetime | None
-    kind: str = "ingest"
-    replay_id: int | None = None
-    visible_at: datetime | None = None  # from `get` and `holding`, where the server keeps it
-
-    @property
-    def settled(self) -> bool:
-        """Whether nothing is left to do for this batch."""
-        return self.state not in UNSETTLED
-
-    @property
-    def failing(self) -> bool:
-        """Whether its latest attempt has failed and the next one is not requested yet."""
-        return not self.settled and self.not_before is not None
-
-    @property
-    def next_step(self) -> NextStep:
-        """What the next attempt has to be like, after the failures so far."""
-        return next_step(self.failures, self.entries)
 
 
 @dataclass(frozen=True)
@@ -119,7 +61,7 @@ class Ledger:
                 return []
             for batch in batches:
                 statement = _planned(batch, asset_key, job_name).returning(assets)
-                rows.append(_row(connection.execute(statement).one()))
+                rows.append(ledger_row(connection.execute(statement).one()))
         return rows
 
     def events_planned(self, stream: str, first: EntryId, below: EntryId) -> int:
@@ -137,13 +79,13 @@ class Ledger:
         if stream is not None:
             query = query.where(assets.c.stream == stream)
         with warehouse_errors(), self._engine.connect() as connection:
-            return [_row(row) for row in connection.execute(query)]
+            return [ledger_row(row) for row in connection.execute(query)]
 
     def get(self, batch_id: int) -> LedgerRow | None:
         """The batch with this number."""
         with warehouse_errors(), self._engine.connect() as connection:
             row = connection.execute(sa.select(*_WITH_VISIBLE).where(assets.c.id == batch_id)).one_or_none()
-        return _row(row) if row is not None else None
+        return ledger_row(row) if row is not None else None
 
     def holding(self, stream: str, entry: EntryId) -> LedgerRow | None:
         """The batch whose range holds the entry."""
@@ -158,7 +100,7 @@ class Ledger:
         )
         with warehouse_errors(), self._engine.connect() as connection:
             row = connection.execute(query).one_or_none()
-        found = _row(row) if row is not None else None
+        found = ledger_row(row) if row is not None else None
         return found if found is not None and found.last_id >= entry else None
 
     def watermark(self, stream: str) -> EntryId:
@@ -322,51 +264,6 @@ def _planned(batch: Batch, asset_key: str, job_name: str) -> sa.Insert:
     )
 
 
-def last_failure(failure: Failure) -> dict[str, Any]:
-    """The columns that tell of the latest failure."""
-    message = storable(f"{failure.op}: {failure.message}" if failure.op else failure.message)[:2000]
-    note = {
-        "attempt": failure.attempt,
-        "mode": failure.mode.value,
-        "op": failure.op,
-        "retried": failure.retried,
-        "final": failure.final,
-        "kind": failure.kind.value,
-        "error_class": failure.error_class[:200],
-        "message": storable(failure.message)[:500],
-        "run_id": failure.run_id,
-    }
-    dated = sa.func.jsonb_build_array(sa.literal(note, JSONB).op("||")(sa.func.jsonb_build_object("at", sa.func.now())))
-    latest = sa.func.jsonb_path_query_array(
-        assets.c.failures.op("||")(dated), sa.cast(f"$[last - {KEPT - 1} to last]", JSONPATH)
-    )
-    return {
-        "error_kind": failure.kind.value,
-        "error_class": failure.error_class[:200],
-        "error_message": message,
-        "failed_at": sa.func.now(),
-        "failures": latest,
-    }
-
-
-def _failures(notes: Any) -> tuple[Failure, ...]:
-    return tuple(
-        Failure(
-            kind=FailureKind(note["kind"]),
-            error_class=note["error_class"],
-            message=note["message"],
-            attempt=note["attempt"],
-            mode=NextStep(note["mode"]),
-            op=note["op"],
-            run_id=note["run_id"],
-            retried=note["retried"],
-            final=note["final"],
-            at=note["at"],
-        )
-        for note in notes
-    )
-
-
 def _last_planned(connection: sa.Connection, stream: str) -> EntryId:
     query = (
         sa.select(assets.c.last_ms, assets.c.last_seq)
@@ -376,32 +273,3 @@ def _last_planned(connection: sa.Connection, stream: str) -> EntryId:
     )
     row = connection.execute(query).one_or_none()
     return EntryId(int(row[0]), int(row[1])) if row is not None else ZERO
-
-
-def _row(row: Any) -> LedgerRow:
-    return LedgerRow(
-        id=row.id,
-        stream=row.stream,
-        state=row.state,
-        attempt=row.attempt,
-        run_id=row.run_id,
-        first_id=EntryId(row.first_ms, row.first_seq),
-        last_id=EntryId(row.last_ms, row.last_seq),
-        entries=row.entries,
-        events_planned=row.events_planned,
-        bytes_planned=row.bytes_planned,
-        events_read=row.events_read,
-        events_loaded=row.events_loaded,
-        events_negative=row.events_negative,
-        events_rejected=row.events_rejected,
-        error_message=row.error_message,
-        failures=_failures(row.failures),
-        planned_at=row.planned_at,
-        requested_at=row.requested_at,
-        started_at=row.started_at,
-        not_before=row.not_before,
-        loaded_at=row.loaded_at,
-        kind=row.kind,
-        replay_id=row.replay_id,
-        visible_at=getattr(row, "visible_at", None),
-    )

@@ -15,7 +15,7 @@ from pipeline_platform.core.entries import EntryId, Receipt
 from pipeline_platform.core.letters import DeadEvent, Waiting, cut_letters
 from pipeline_platform.errors import PermanentError
 from pipeline_platform.warehouse.engine import warehouse_errors
-from pipeline_platform.warehouse.ledger import LedgerRow
+from pipeline_platform.warehouse.ledger_rows import LedgerRow
 from pipeline_platform.warehouse.schema import assets, dead_letters, replays
 
 BATCH_LETTERS = 50_000

@@ -35,14 +35,14 @@ class _Kept(Generic[S]):
             self._stand = None
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _embedded() -> Iterator[_Kept[Stand]]:
     kept = _Kept(Stand)
     yield kept
     kept.drop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _proxied() -> Iterator[_Kept[ProxiedStand]]:
     kept = _Kept(lambda: ProxiedStand(FORM.seed))
     yield kept

@@ -15,7 +15,8 @@ from pipeline_platform.core.streams import StreamSpec, load_specs, parse_spec
 from pipeline_platform.core.transforms import aggregate, drop_negatives
 from pipeline_platform.core.validation import validate
 from pipeline_platform.core.windows import to_datetime
-from pipeline_platform.warehouse.ledger import Ledger, LedgerRow
+from pipeline_platform.warehouse.ledger import Ledger
+from pipeline_platform.warehouse.ledger_rows import LedgerRow
 from pipeline_platform.warehouse.load import Loaded, ReadyBatch, load
 from pipeline_platform.warehouse.reconcile import Agreement, facts_equal_ledger, minutes_equal_facts
 

@@ -19,7 +19,8 @@ from pipeline_platform.core.validation import validate
 from pipeline_platform.orchestration.ingest.planner import Request, RunState
 from pipeline_platform.orchestration.replay.sensors import replay_tick
 from pipeline_platform.warehouse.dead_letters import LetterFilter
-from pipeline_platform.warehouse.ledger import Ledger, LedgerRow
+from pipeline_platform.warehouse.ledger import Ledger
+from pipeline_platform.warehouse.ledger_rows import LedgerRow
 from pipeline_platform.warehouse.load import Loaded, ReadyBatch
 from pipeline_platform.warehouse.load_replay import load_replay
 from pipeline_platform.warehouse.replay_batches import edit_of, read_letters

@@ -12,7 +12,8 @@ from pipeline_platform.orchestration.ingest.planner import Request, RunState, Ti
 from pipeline_platform.orchestration.resources import PlanLimits
 from pipeline_platform.queue.protocol import NewEntry, Queue
 from pipeline_platform.warehouse.breakers import Breakers
-from pipeline_platform.warehouse.ledger import Ledger, LedgerRow
+from pipeline_platform.warehouse.ledger import Ledger
+from pipeline_platform.warehouse.ledger_rows import LedgerRow
 from pipeline_platform.warehouse.load import load
 from pipeline_platform_tests.integration.batches import TELEMETRY, event, ready
 

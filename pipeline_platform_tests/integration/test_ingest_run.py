@@ -24,7 +24,8 @@ from pipeline_platform.orchestration.ingest.sensors import run_state
 from pipeline_platform.queue.protocol import NewEntry
 from pipeline_platform.queue.redis_streams import RedisStreams
 from pipeline_platform.warehouse.engine import connect
-from pipeline_platform.warehouse.ledger import Ledger, LedgerRow
+from pipeline_platform.warehouse.ledger import Ledger
+from pipeline_platform.warehouse.ledger_rows import LedgerRow
 from pipeline_platform_tests.integration.batches import execute, rows
 
 pytestmark = [

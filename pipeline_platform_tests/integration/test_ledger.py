@@ -15,7 +15,8 @@ from pipeline_platform.core.batches import Batch
 from pipeline_platform.core.entries import ZERO, EntryId
 from pipeline_platform.core.failures import KEPT, Failure, FailureKind, NextStep
 from pipeline_platform.warehouse.engine import KEEPALIVE, SERVER_KEEPALIVE
-from pipeline_platform.warehouse.ledger import Ledger, LedgerRow
+from pipeline_platform.warehouse.ledger import Ledger
+from pipeline_platform.warehouse.ledger_rows import LedgerRow
 from pipeline_platform.warehouse.load import load
 from pipeline_platform_tests.integration.batches import TELEMETRY, entry, event, load_entries, plan, ready, rows
 

@@ -15,7 +15,8 @@ from pipeline_platform.errors import PermanentError
 from pipeline_platform.orchestration.ingest.planner import Request, RunState, Tick
 from pipeline_platform.queue.connection import connect
 from pipeline_platform.queue.redis_streams import RedisStreams
-from pipeline_platform.warehouse.ledger import Ledger, LedgerRow
+from pipeline_platform.warehouse.ledger import Ledger
+from pipeline_platform.warehouse.ledger_rows import LedgerRow
 from pipeline_platform_tests.integration.batches import event, execute, rows
 from pipeline_platform_tests.integration.planning import LIMITS, NAME, World
 

@@ -13,7 +13,8 @@ from pipeline_platform.local import postgres
 from pipeline_platform.local.accounts import server_account
 from pipeline_platform.local.postgres import PostgresServer
 from pipeline_platform.warehouse.engine import connect
-from pipeline_platform.warehouse.ledger import Ledger, LedgerRow
+from pipeline_platform.warehouse.ledger import Ledger
+from pipeline_platform.warehouse.ledger_rows import LedgerRow
 from pipeline_platform.warehouse.migrate import migrate
 from pipeline_platform.warehouse.stats import minute_stages
 from pipeline_platform_tests.conftest import make_state_dir, running

@@ -22,7 +22,6 @@ from pipeline_platform.core.price_partitions import (
     instrument_key,
     keys_of,
     ranges_of,
-    shorten,
 )
 from pipeline_platform.core.prices import Instrument, Interval
 from pipeline_platform.core.time_ranges import TimeRange, of_day
@@ -90,11 +89,6 @@ def test_days_on_which_clocks_change_have_24_hours_and_one_tick_each(changes: da
 def test_days_near_to_each_other_are_one_run() -> None:
     spans = [of_day(date(2024, 1, day)) for day in (1, 2, 9, 20)]
     assert day_ranges(spans, 6) == [(date(2024, 1, 1), date(2024, 1, 9)), (date(2024, 1, 20), date(2024, 1, 20))]
-
-
-def test_a_ledger_row_names_its_partitions_in_one_text() -> None:
-    assert shorten(["2024-01-01|a:b"]) == "2024-01-01|a:b"
-    assert shorten(["2024-01-02|a:b", "2024-01-01|a:b"]) == "2024-01-01|a:b...2024-01-02|a:b"
 
 
 def plan(instruments: int) -> PricePlan:

@@ -11,7 +11,7 @@ from pipeline_platform.core.isolation import all_poison, as_poison, find_bad, wi
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.core.validation import Validated, validate
 from pipeline_platform.orchestration.ingest.rehearsal import Task, rehearsing
-from pipeline_platform.warehouse.ledger import LedgerRow
+from pipeline_platform.warehouse.ledger_rows import LedgerRow
 
 TRIALS = 2_000  # parts of one batch that are tried; what is undecided then is parked as a whole
 

@@ -28,7 +28,7 @@ from pipeline_platform.errors import MissingEntriesError, PermanentError, Platfo
 from pipeline_platform.orchestration.ingest.attempts import recorded
 from pipeline_platform.orchestration.ingest.careful import validated
 from pipeline_platform.orchestration.resources import IngestQueue, Warehouse
-from pipeline_platform.warehouse.ledger import LedgerRow
+from pipeline_platform.warehouse.ledger_rows import LedgerRow
 from pipeline_platform.warehouse.load import Loaded, ReadyBatch
 
 LEDGER_URL = "pipeline-platform assets show {id}"

@@ -18,7 +18,8 @@ from pipeline_platform.errors import PermanentError
 from pipeline_platform.orchestration.resources import PlanLimits
 from pipeline_platform.queue.protocol import Position, Queue
 from pipeline_platform.warehouse.breakers import Breakers
-from pipeline_platform.warehouse.ledger import Ledger, LedgerRow
+from pipeline_platform.warehouse.ledger import Ledger
+from pipeline_platform.warehouse.ledger_rows import LedgerRow
 
 LOOK_AHEAD = 20_000  # entries looked at a tick: more are planned on the next
 

@@ -16,7 +16,7 @@ from pipeline_platform.orchestration.ingest.planner import Request, RunState, ti
 from pipeline_platform.orchestration.ingest.waiting import cursor_of, pace_of, wait_for_work
 from pipeline_platform.orchestration.resources import CALM, IngestQueue, PlanLimits, Warehouse
 from pipeline_platform.orchestration.runtime.launcher import WarmCeleryRunLauncher
-from pipeline_platform.warehouse.ledger import LedgerRow
+from pipeline_platform.warehouse.ledger_rows import LedgerRow
 
 PAUSED_SECONDS = 1.0
 STARTS_WITHIN = timedelta(seconds=10)  # a run that has not started by then is asked after

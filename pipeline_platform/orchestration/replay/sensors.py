@@ -12,7 +12,8 @@ from pipeline_platform.errors import TransientError
 from pipeline_platform.orchestration.ingest.planner import Request, RunState, retry
 from pipeline_platform.orchestration.ingest.sensors import run_state
 from pipeline_platform.orchestration.resources import CALM, PlanLimits, Warehouse
-from pipeline_platform.warehouse.ledger import Ledger, LedgerRow
+from pipeline_platform.warehouse.ledger import Ledger
+from pipeline_platform.warehouse.ledger_rows import LedgerRow
 from pipeline_platform.warehouse.replay_batches import split_replay
 from pipeline_platform.warehouse.replays import replay_job
 

@@ -56,13 +56,13 @@ def _rollup(spec: StreamSpec, grain: Grain, upstream: dg.AssetKey, now: datetime
         deps=[upstream],
         partitions_def=partitions_of(spec, grain, now),
         backfill_policy=dg.BackfillPolicy.single_run(),
+        pool=f"rollup_{spec.name}",
         group_name=spec.name,
         kinds={"postgres"},
         owners=OWNERS,
         description=f"{spec.name} by series and {grain.unit} (UTC); late events correct it within seconds. "
         f"Read it as the view `{key.path[-1]}`.",
         metadata={"dagster/table_name": f"warehouse.public.{key.path[-1]}"},
-        op_tags={"dagster/concurrency_key": f"rollup_{spec.name}"},
     )
     def rollup(context: dg.AssetExecutionContext, warehouse: Warehouse, config: RollupConfig) -> dg.MaterializeResult:  # type: ignore[type-arg]
         window = context.partition_time_window

@@ -22,7 +22,8 @@ from pipeline_platform.gateway.app import build_app
 from pipeline_platform.local.ports import free_port
 from pipeline_platform.queue.redis_streams import RedisStreams
 from pipeline_platform.settings import Settings
-from pipeline_platform.warehouse.ledger import Ledger, LedgerRow
+from pipeline_platform.warehouse.ledger import Ledger
+from pipeline_platform.warehouse.ledger_rows import LedgerRow
 from pipeline_platform.warehouse.load import ReadyBatch, load
 
 SPECS = load_specs()

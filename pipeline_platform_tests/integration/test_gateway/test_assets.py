@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from pipeline_platform.core.failures import Failure, FailureKind
 from pipeline_platform.settings import Settings
 from pipeline_platform.warehouse.failed_runs import FailedRun, record_failed_runs
-from pipeline_platform.warehouse.ledger import LedgerRow
+from pipeline_platform.warehouse.ledger_rows import LedgerRow
 from pipeline_platform_tests.integration.test_gateway.kit import GOOD, Client, Pipeline, serving
 
 PAUSE = datetime(2100, 1, 1, tzinfo=UTC)
