@@ -98,6 +98,9 @@ class Settings(BaseSettings):
     keep_open_letters_days: float | None = Field(
         None, ge=1, description="How long dead letters stay that nobody has settled. Unset: for ever."
     )
+    keep_batches_days: float = Field(
+        90.0, ge=1, description="How long `assets` keeps what was loaded, and failed ETL runs. Dead batches stay."
+    )
     rollup_interval: int = Field(5, ge=1, description="How often marked hours and days are looked for.")
     rollup_pause: float = Field(
         30.0, ge=0, description="While late events come all the time, hours and days are corrected this often."

@@ -199,4 +199,6 @@ def parse_receipt(text: str) -> Receipt:
 
 def unknown_receipt(text: str) -> ProblemError:
     """The 404 problem."""
-    return ProblemError("unknown-receipt", f"There never was a receipt {shown(text)!r}.")
+    return ProblemError(
+        "unknown-receipt", f"There never was a receipt {shown(text)!r}, or its batch is kept no longer."
+    )

@@ -29,7 +29,13 @@ def definitions() -> dg.Definitions:
     settings = Settings.load()
     specs = list(load_specs(settings.streams_dir).values())
     limits = plan_limits(settings)
-    maintain = maintenance_job(specs, settings.keep_alerts_days, letter_retention(settings), settings.keep_quotes_days)
+    maintain = maintenance_job(
+        specs,
+        settings.keep_alerts_days,
+        letter_retention(settings),
+        settings.keep_quotes_days,
+        settings.keep_batches_days,
+    )
     replays = [replay_job_of(spec, limits.max_run_seconds) for spec in specs]
     purge = history_job(history_limits(settings))
     ours = dg.Definitions(

@@ -6,7 +6,6 @@ PostgreSQL, not Dagster's cursor, is the truth: a planned batch without a live r
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -18,22 +17,11 @@ from pipeline_platform.core.failures import Failure, FailureKind
 from pipeline_platform.warehouse.alerts import alert_of_failure, alert_of_queue
 from pipeline_platform.warehouse.engine import warehouse_errors
 from pipeline_platform.warehouse.ledger_rows import LedgerRow, last_failure, ledger_row, runs_with
+from pipeline_platform.warehouse.ledger_totals import StreamTotals, stream_totals
 from pipeline_platform.warehouse.schema import UNSETTLED, assets
 from pipeline_platform.warehouse.visible import VISIBLE_AT
 
 _WITH_VISIBLE = (assets, sa.literal_column(VISIBLE_AT, sa.DateTime(timezone=True)).label("visible_at"))
-
-
-@dataclass(frozen=True)
-class StreamTotals:
-    """A stream's sums over the ledger, since its beginning."""
-
-    batches: int
-    events_read: int
-    events_loaded: int
-    events_negative: int
-    events_rejected: int
-    last_loaded_at: datetime | None
 
 
 class Ledger:
@@ -222,25 +210,8 @@ class Ledger:
             alert_of_queue(connection, stream, message)
 
     def totals(self, stream: str) -> StreamTotals:
-        """Sums over all batches of the stream. What a replay has settled is rejected no longer."""
-        ingest, again = assets.c.kind == "ingest", assets.c.kind == "replay"
-
-        def total(amount: sa.ColumnElement[int], *which: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
-            return sa.func.coalesce(sa.func.sum(amount).filter(*which), 0)
-
-        settled = assets.c.events_loaded + assets.c.events_negative
-        query = sa.select(
-            sa.func.count().filter(ingest, assets.c.state == "loaded"),
-            total(assets.c.events_read, ingest),
-            total(assets.c.events_loaded, sa.or_(ingest, again)),
-            total(assets.c.events_negative, sa.or_(ingest, again)),
-            total(assets.c.events_rejected, ingest) - total(settled, again),
-            sa.func.max(assets.c.loaded_at),
-        ).where(assets.c.stream == stream)
-        with warehouse_errors(), self._engine.connect() as connection:
-            row = connection.execute(query).one()
-        batches, read, loaded, negative, rejected, last = row
-        return StreamTotals(batches, int(read), int(loaded), int(negative), int(rejected), last)
+        """The stream's sums since its beginning."""
+        return stream_totals(self._engine, stream)
 
 
 def _ingest(stream: str) -> sa.ColumnElement[bool]:

@@ -116,6 +116,20 @@ assets = sa.Table(
     comment="The ledger: one row a unit of work, an ingest batch or an ETL partition, with its outcome.",
 )
 
+ledger_totals = sa.Table(
+    "ledger_totals",
+    metadata,
+    sa.Column("stream", sa.Text, primary_key=True, comment="The stream."),
+    sa.Column("through_id", sa.BigInteger, nullable=False, comment="assets.id of the last batch that is in the sums."),
+    _count("batches", "Ingest batches that were loaded."),
+    _count("events_read", "Events found in the queue."),
+    _count("events_loaded", "Events in the facts."),
+    _count("events_negative", "Events dropped for a negative measure."),
+    _count("events_rejected", "Events parked in dead_letters that no replay has settled."),
+    _time("last_loaded_at", "When the latest of the batches was loaded."),
+    comment="A stream's settled batches added up, up to through_id, also those that `assets` no longer has.",
+)
+
 batch_receipts = sa.Table(
     "batch_receipts",
     metadata,

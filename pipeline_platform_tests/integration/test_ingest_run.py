@@ -295,12 +295,14 @@ def test_events_that_wait_for_a_sensor_or_a_worker_that_stopped_are_not_fresh(st
     assert not stack.check()["fresh"]
 
 
-def test_the_maintenance_job_indexes_and_drops(stack: Stack) -> None:
+def test_the_maintenance_job_indexes_drops_and_folds(stack: Stack) -> None:
     stack.post(reading(ts=(datetime.now(UTC) - timedelta(days=3)).isoformat()))
     stack.run(stack.tick()[0])
+    execute(stack.engine, "update assets set planned_at = planned_at - interval '1 hour'")
     result = stack.run(job="maintain_warehouse")
     assert result.success
     assert rows(stack.engine, "select count(*) from pg_indexes where indexdef like '%brin%'") == [(1,)]
+    assert rows(stack.engine, "select stream, events_loaded from ledger_totals") == [("telemetry", 1)]
 
 
 def _shipped() -> dg.Definitions:

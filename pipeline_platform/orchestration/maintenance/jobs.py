@@ -10,6 +10,8 @@ import dagster as dg
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.orchestration.resources import CALM, Warehouse
 from pipeline_platform.warehouse import dead_letters, event_ids
+from pipeline_platform.warehouse.ledger_retention import purge_batches, purge_etl
+from pipeline_platform.warehouse.ledger_totals import fold_totals
 from pipeline_platform.warehouse.partitions import close_days, drop_expired
 from pipeline_platform.warehouse.quotes import purge_quotes
 
@@ -19,8 +21,9 @@ def maintenance_job(
     keep_alerts_days: float,
     keep_letters: Mapping[str, timedelta],
     keep_quotes_days: float,
+    keep_batches_days: float,
 ) -> dg.JobDefinition:
-    """A job: BRIN indexes for closed days; retention for days, alerts, letters, event ids and quotes."""
+    """A job: BRIN indexes for closed days; retention for days, alerts, letters, event ids, quotes and the ledger."""
 
     @dg.op(description="Indexes the partitions of days that are over and drops the expired ones.")
     def maintain_partitions(context: dg.OpExecutionContext, warehouse: Warehouse) -> None:
@@ -48,9 +51,19 @@ def maintenance_job(
         before = datetime.now(UTC) - timedelta(days=keep_quotes_days)
         context.add_output_metadata({"purged": purge_quotes(warehouse.owner_engine, before)})
 
+    @dg.op(description="Folds settled batches into the streams' totals and deletes those that are kept no longer.")
+    def maintain_ledger(context: dg.OpExecutionContext, warehouse: Warehouse) -> None:
+        before = datetime.now(UTC) - timedelta(days=keep_batches_days)
+        engine = warehouse.owner_engine
+        purged = {"etl": purge_etl(engine, before)}
+        for spec in specs:
+            fold_totals(engine, spec.name)
+            purged[spec.name] = purge_batches(engine, spec.name, before)
+        context.add_output_metadata({name: gone for name, gone in purged.items() if gone})
+
     @dg.job(
         name="maintain_warehouse",
-        description="Indexes closed days; drops what is past its time: days, alerts, letters, event ids and quotes.",
+        description="Indexes closed days; drops what is past its time: days, alerts, letters, ids, quotes, batches.",
         executor_def=dg.in_process_executor,
         config=dict(CALM),
     )
@@ -60,6 +73,7 @@ def maintenance_job(
         purge_dead_letters()
         purge_event_ids()
         purge_old_quotes()
+        maintain_ledger()
 
     return maintain_warehouse
 
