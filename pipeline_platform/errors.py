@@ -9,6 +9,7 @@
     |   +-- MissingEntriesError     planned entries are gone from the queue
     |   +-- EditError               an edit does not apply to an event
     |   +-- PoisonError             the data itself cannot be processed
+    |   |   +-- TooManyBadLinesError    more of a batch's lines than can be found in one run
     |   +-- QueueRefusedError       Redis answers, and refuses for a reason that will not pass
     |   +-- SourceRefusedError      a source of prices does not take our question
     |   +-- SourceShapeError        a source's answer has another shape than promised
@@ -62,6 +63,10 @@ class EditError(PermanentError):
 
 class PoisonError(PermanentError):
     """The data itself cannot be processed: only this may make an event a dead letter."""
+
+
+class TooManyBadLinesError(PoisonError):
+    """So many lines of a batch cannot be processed that they are looked for in smaller batches."""
 
 
 class QueueRefusedError(PermanentError):

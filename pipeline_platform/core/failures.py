@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pipeline_platform.errors import TooManyBadLinesError
+
 
 class FailureKind(StrEnum):
     """The kinds of `assets.error_kind`."""
@@ -116,7 +118,7 @@ def next_step(failures: Iterable[Failure], entries: int) -> NextStep:
             careful_lost += careful
             plain_lost += not careful
         elif failure.kind is FailureKind.POISON:
-            careful_poison += careful
+            careful_poison += 2 if failure.error_class == TooManyBadLinesError.__name__ else careful  # once is enough
             plain_poison += not careful
     if careful_poison >= 2:
         return NextStep.SPLIT if entries > 1 else NextStep.BURY

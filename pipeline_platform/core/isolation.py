@@ -18,39 +18,35 @@ NOTHING = b"0"
 
 @dataclass(frozen=True, slots=True)
 class Bad:
-    """The lines [start, end) of a batch, numbered through, and what their processing met with.
-
-    More than one line only where `trials` ran out.
-    """
+    """The lines [start, end) of a batch, numbered through, and what their processing met with."""
 
     start: int
     end: int
     message: str
 
 
-def find_bad(lines: int, trial: Callable[[int, int], str | None], *, trials: int) -> list[Bad]:
-    """The bad ones among `lines` lines, ascending.
+def find_bad(
+    lines: int, trial: Callable[[int, int], str | None], go_on: Callable[[int], bool]
+) -> tuple[list[Bad], list[tuple[int, int]]]:
+    """The bad ones among `lines` lines, one by one and ascending, and the ranges that are not decided.
 
-    `trial(start, end)` processes the lines [start, end) alone; None when that went well, else what it met with. It is
-    called `trials` times at most: what is not decided by then is bad as a whole.
+    `trial(start, end)` processes the lines [start, end) alone; None when that went well, else what it met with. Nothing
+    is bad for one trial: what kills a process may be something else than the line. `go_on` is asked before each range,
+    with how many bad lines there are so far; from its first no on, nothing is tried.
     """
     found: list[Bad] = []
     ahead = [(0, lines)] if lines else []
-    while ahead:
+    while ahead and go_on(len(found)):
         start, end = ahead.pop()
-        if trials <= 0:
-            found.append(Bad(start, end, "It is among lines of which one or more cannot be processed."))
-            continue
-        trials -= 1
         message = trial(start, end)
         if message is None:
             continue
-        if end - start == 1:
-            found.append(Bad(start, end, message))
-            continue
-        middle = (start + end) // 2
-        ahead += [(middle, end), (start, middle)]
-    return found
+        if end - start > 1:
+            middle = (start + end) // 2
+            ahead += [(middle, end), (start, middle)]
+        elif (again := trial(start, end)) is not None:
+            found.append(Bad(start, end, again))
+    return found, ahead[::-1]
 
 
 def cut(entries: Sequence[Entry], start: int, end: int) -> tuple[Entry, ...]:

@@ -19,7 +19,8 @@ from pipeline_platform.warehouse.stream_views import View
 
 EXAMPLE = "telemetry"
 PLATFORM = (
-    *("assets", "dead_letters", "batch_receipts", "ledger_totals", "replays", "breakers", "alerts", "alert_deliveries", "streams"),
+    *("assets", "dead_letters", "batch_receipts", "ledger_totals", "replays", "breakers"),
+    *("alerts", "alert_deliveries", "streams"),
 )
 ORDER = (*PLATFORM, "rollups", "rollup_marks", *(table.name for table in PRICE_TABLES))
 

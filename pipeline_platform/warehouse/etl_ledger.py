@@ -1,11 +1,12 @@
-"""The ledger's rows of ETL work: one row a run and range of partitions, however many partitions that is.
+"""The ledger's rows of ETL work: one row a partition, or a run of an asset without, with its attempts.
 
-A backfill of 21,900 partitions in 60 runs leaves 60 rows. What failed is taken up again by the next run of the same
-range, as its next attempt.
+A partition that failed is taken up by the next run that is for it, whatever else that run is for. One that was loaded
+gets a new row when it is loaded again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -18,20 +19,22 @@ from pipeline_platform.warehouse.ledger_rows import last_failure, runs_with
 from pipeline_platform.warehouse.schema import UNSETTLED, assets
 
 SETTLING = timedelta(seconds=3)  # a row is committed so long after its loaded_at, at the most
-FAILING_AFTER = 3  # attempts that failed of transient causes, before somebody is told
+FAILING_AFTER = 3  # attempts that failed of transient causes, or were lost, before somebody is told
 
 
 @dataclass(frozen=True, slots=True)
 class EtlRow:
-    """An attempt at a unit of work."""
+    """A run's attempt at partitions of an asset: `id` is the first of their rows, `attempt` the highest of them."""
 
     id: int
     attempt: int
+    asset_key: str
+    run_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class EtlCounts:
-    """What a run came to. Rows that are unusable are `rejected`; they are not stored."""
+    """What a partition came to. Rows that are unusable are `rejected`; they are not stored."""
 
     read: int = 0
     rejected: int = 0
@@ -46,21 +49,17 @@ class EtlLedger:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
-    def begin(self, asset_key: str, partition_key: str | None, run_id: str, job_name: str) -> EtlRow:
-        """The row of this run's attempt; the same one when an op of the run is tried again."""
-        same = sa.and_(
-            assets.c.kind == "etl",
-            assets.c.asset_key == asset_key,
-            sa.func.coalesce(assets.c.partition_key, "") == (partition_key or ""),
-            assets.c.state.in_(UNSETTLED),
-        )
+    def begin(self, asset_key: str, partitions: Collection[str], run_id: str, job_name: str) -> EtlRow:
+        """The attempt of this run at its partitions, none for an asset without; the same when an op is tried again.
+
+        What an earlier run has left unsettled of a partition is taken up; what is settled stays, beside a new row.
+        """
+        keys: list[str | None] = [*sorted(set(partitions))] or [None]
         with warehouse_errors(), self._engine.begin() as connection:
-            lock = {"key": f"etl {asset_key} {partition_key or ''}"}
-            connection.execute(sa.text("select pg_advisory_xact_lock(hashtext(:key))"), lock)
-            newest = sa.select(assets.c.id, assets.c.attempt, assets.c.run_id).where(same)
-            known = connection.execute(newest.order_by(assets.c.id.desc()).limit(1)).one_or_none()
-            if known is not None and known.run_id == run_id:
-                return EtlRow(known.id, known.attempt)
+            connection.execute(sa.text("select pg_advisory_xact_lock(hashtext(:key))"), {"key": f"etl {asset_key}"})
+            known = {
+                row.partition_key: row for row in connection.execute(_UNSETTLED, {"key": asset_key, "parts": keys})
+            }
             started = {
                 "state": "planned",
                 "run_id": run_id,
@@ -70,65 +69,96 @@ class EtlLedger:
                 "op_retries": 0,
                 "job_name": job_name,
             }
-            if known is not None:
-                again = sa.update(assets).where(assets.c.id == known.id)
-                runs = runs_with(run_id)
-                connection.execute(again.values(attempt=known.attempt + 1, run_ids=runs, **started))
-                return EtlRow(known.id, known.attempt + 1)
-            new = sa.insert(assets).values(
-                kind="etl", asset_key=asset_key, partition_key=partition_key, attempt=1, run_ids=[run_id], **started
-            )
-            return EtlRow(connection.execute(new.returning(assets.c.id)).scalar_one(), 1)
+            if again := [row.id for row in known.values() if row.run_id != run_id]:
+                taken = sa.update(assets).where(assets.c.id.in_(again))
+                connection.execute(taken.values(attempt=assets.c.attempt + 1, run_ids=runs_with(run_id), **started))
+            if new := [key for key in keys if key not in known]:
+                row = sa.insert(assets).values(kind="etl", asset_key=asset_key, attempt=1, run_ids=[run_id], **started)
+                connection.execute(row, [{"partition_key": key} for key in new])
+            own = sa.select(sa.func.min(assets.c.id), sa.func.max(assets.c.attempt)).where(_of(asset_key, run_id))
+            first, attempt = connection.execute(own).one()
+        return EtlRow(first, attempt, asset_key, run_id)
 
-    def finish(self, row: EtlRow, counts: EtlCounts) -> None:
-        """The attempt is done. `entries` are the requests that it spent."""
-        statement = (
+    def finish(
+        self, row: EtlRow, counts: Mapping[str | None, EtlCounts], *, only: Collection[str] | None = None
+    ) -> None:
+        """The attempt is done, or done with `only` these partitions; one without `counts` came to nothing.
+
+        `entries` are the requests spent.
+        """
+        own = _of(row.asset_key, row.run_id)
+        if only is not None:
+            own = sa.and_(own, assets.c.partition_key.in_(sorted(only)))
+        done = (
             sa.update(assets)
-            .where(assets.c.id == row.id, assets.c.attempt == row.attempt, assets.c.state.in_(UNSETTLED))
+            .where(assets.c.id == sa.bindparam("row_id"))
             .values(
                 state="loaded",
-                entries=counts.requests,
-                events_planned=counts.read,
-                events_read=counts.read,
-                events_loaded=counts.read - counts.rejected,
-                events_rejected=counts.rejected,
-                first_ts=counts.first,
-                last_ts=counts.last,
+                entries=sa.bindparam("requests"),
+                events_planned=sa.bindparam("read"),
+                events_read=sa.bindparam("read"),
+                events_loaded=sa.bindparam("loaded"),
+                events_rejected=sa.bindparam("rejected"),
+                first_ts=sa.bindparam("first"),
+                last_ts=sa.bindparam("last"),
                 not_before=None,
                 loaded_at=sa.func.clock_timestamp(),
             )
-            .returning(assets.c.asset_key)
         )
         with warehouse_errors(), self._engine.begin() as connection:
-            if (asset_key := connection.execute(statement).scalar_one_or_none()) is not None:
-                resolve_alert(connection, _alert_key(asset_key))
+            mine = connection.execute(sa.select(assets.c.id, assets.c.partition_key).where(own).with_for_update()).all()
+            if not mine:
+                return  # a later run has taken all of it up
+            found = [(each.id, counts.get(each.partition_key, EtlCounts())) for each in mine]
+            connection.execute(
+                done,
+                [
+                    {
+                        "row_id": row_id,
+                        "requests": each.requests,
+                        "read": each.read,
+                        "loaded": each.read - each.rejected,
+                        "rejected": each.rejected,
+                        "first": each.first,
+                        "last": each.last,
+                    }
+                    for row_id, each in found
+                ],
+            )
+            failing = sa.select(assets.c.id).where(
+                assets.c.kind == "etl", assets.c.asset_key == row.asset_key, assets.c.state == "failed"
+            )
+            if connection.execute(failing.limit(1)).first() is None:
+                resolve_alert(connection, _alert_key(row.asset_key))
 
     def retrying(self, row_id: int, failure: Failure) -> None:
-        """Records a try after which the op is tried again in the same run."""
-        statement = (
-            sa.update(assets)
-            .where(assets.c.id == row_id, assets.c.attempt == failure.attempt, assets.c.state.in_(UNSETTLED))
-            .values(op_retries=assets.c.op_retries + 1, **last_failure(failure))
-        )
+        """Records a try after which the op is tried again in the same run, in the rows of all its partitions."""
+        values = {"op_retries": assets.c.op_retries + 1, **last_failure(failure)}
         with warehouse_errors(), self._engine.begin() as connection:
-            connection.execute(statement)
+            connection.execute(sa.update(assets).where(_of_row(row_id, failure)).values(**values))
 
     def fail(self, row_id: int, failure: Failure, *, not_before: datetime) -> bool:
-        """Records a failed attempt. Nothing requests it again by itself: the next run of the range takes it up."""
+        """Records a failed attempt in the rows of all its partitions; False where that is known.
+
+        Nothing requests it again by itself: the next run for a partition takes it up.
+        """
+        untold = assets.c.not_before.is_(None) if failure.kind is FailureKind.LOST else sa.true()
         statement = (
             sa.update(assets)
-            .where(assets.c.id == row_id, assets.c.attempt == failure.attempt, assets.c.state.in_(UNSETTLED))
+            .where(_of_row(row_id, failure), untold)
             .values(state="failed", not_before=not_before, **last_failure(failure))
-            .returning(assets.c.asset_key, assets.c.partition_key)
+            .returning(assets.c.asset_key, assets.c.partition_key, assets.c.attempt)
         )
         with warehouse_errors(), self._engine.begin() as connection:
-            found = connection.execute(statement).one_or_none()
-            if found is not None and (failure.kind is not FailureKind.TRANSIENT or failure.attempt >= FAILING_AFTER):
-                raise_alert(connection, _alert(found.asset_key, found.partition_key, failure))
-        return found is not None
+            found = connection.execute(statement).all()
+            quiet = failure.kind in (FailureKind.TRANSIENT, FailureKind.LOST)
+            if found and (not quiet or max(row.attempt for row in found) >= FAILING_AFTER):
+                keys = [row.partition_key for row in found if row.partition_key]
+                raise_alert(connection, _alert(found[0].asset_key, keys, failure))
+        return bool(found)
 
     def ended(self, asset_key: str, since: datetime) -> list[tuple[str, datetime]]:
-        """The partitions whose runs have ended after `since`, with when: a failed one may have loaded a part.
+        """The partitions that have been loaded or failed after `since`, with when: a failed one may have loaded a part.
 
         Not those of the last seconds, which others may overtake.
         """
@@ -143,17 +173,51 @@ class EtlLedger:
             return [(row.partition_key, row.at) for row in connection.execute(query)]
 
 
+_UNSETTLED = sa.text(
+    """
+    select distinct on (coalesce(partition_key, '')) id, partition_key, run_id from assets
+    where kind = 'etl' and asset_key = :key and state in ('planned', 'failed')
+        and coalesce(partition_key, '') = any(select coalesce(part, '') from unnest(cast(:parts as text[])) part)
+    order by coalesce(partition_key, ''), id desc
+    """
+)
+
+
+def _of(asset_key: str | sa.ScalarSelect[str], run_id: str) -> sa.ColumnElement[bool]:
+    """The rows of the asset that the run is at, and no later one."""
+    return sa.and_(
+        assets.c.run_ids.contains([run_id]),
+        assets.c.run_id == run_id,
+        assets.c.asset_key == asset_key,
+        assets.c.kind == "etl",
+        assets.c.state.in_(UNSETTLED),
+    )
+
+
+def _of_row(row_id: int, failure: Failure) -> sa.ColumnElement[bool]:
+    other = assets.alias()
+    return _of(sa.select(other.c.asset_key).where(other.c.id == row_id).scalar_subquery(), failure.run_id or "")
+
+
 def _alert_key(asset_key: str) -> str:
     return f"asset/{asset_key}"
 
 
-def _alert(asset_key: str, partition_key: str | None, failure: Failure) -> Alert:
+def _alert(asset_key: str, partitions: Collection[str], failure: Failure) -> Alert:
     return Alert(
         key=_alert_key(asset_key),
         kind="asset_failing",
         severity="critical" if failure.kind is FailureKind.PERMANENT else "warning",
         title=f"{asset_key} fails ({failure.kind.value}, attempt {failure.attempt})",
-        body=f"{partition_key or 'Its run'}: {failure.error_class}: {failure.message[:500]} "
+        body=f"{_named(partitions)}: {failure.error_class}: {failure.message[:500]} "
         "What was loaded before stays. What is missing is requested again by the asset's sensor or schedule, or by "
         f"`pipeline-platform backfill {asset_key}`.",
     )
+
+
+def _named(partitions: Collection[str]) -> str:
+    """The key itself, or the first and the last of many."""
+    if not partitions:
+        return "Its run"
+    first, last = min(partitions), max(partitions)
+    return first if len(partitions) == 1 else f"{len(partitions)} partitions, {first} to {last}"

@@ -38,13 +38,14 @@ class FailedRun:
 
 @dataclass(frozen=True, slots=True)
 class KnownBatch:
-    """What the ledger knows of a batch's latest attempt; `untold`: not yet that it has failed, or loaded."""
+    """What the ledger knows of a unit of work's latest attempt; `untold`: not yet that it has failed, or loaded."""
 
     id: int
     attempt: int
     run_id: str | None
     run_ids: tuple[str, ...]
     untold: bool
+    etl: bool
 
 
 def batches_of_runs(engine: sa.Engine, batch_ids: Collection[int], run_ids: Collection[str]) -> list[KnownBatch]:
@@ -55,10 +56,15 @@ def batches_of_runs(engine: sa.Engine, batch_ids: Collection[int], run_ids: Coll
         assets.c.attempt,
         assets.c.run_id,
         assets.c.run_ids,
-        sa.and_(assets.c.state.in_(UNSETTLED), assets.c.not_before.is_(None), assets.c.kind != "etl"),
+        sa.and_(
+            assets.c.not_before.is_(None),
+            # A failed job's own row, which nothing tries again, has no such time either.
+            sa.or_(assets.c.state == "planned", sa.and_(assets.c.state == "failed", assets.c.kind != "etl")),
+        ),
+        assets.c.kind == "etl",
     ).where(sa.or_(assets.c.id.in_(sorted(batch_ids)), assets.c.run_ids.op("&&")(runs)))
     with warehouse_errors(), engine.connect() as connection:
-        return [KnownBatch(row[0], row[1], row[2], tuple(row[3]), row[4]) for row in connection.execute(query)]
+        return [KnownBatch(row[0], row[1], row[2], tuple(row[3]), row[4], row[5]) for row in connection.execute(query)]
 
 
 def note_run(engine: sa.Engine, batch_id: int, attempt: int, run_id: str) -> None:

@@ -9,14 +9,20 @@ from collections.abc import Iterable
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
 
 from pipeline_platform.core.batches import Batch
 from pipeline_platform.core.entries import ZERO, EntryId
 from pipeline_platform.core.failures import Failure, FailureKind
 from pipeline_platform.warehouse.alerts import alert_of_failure, alert_of_queue
 from pipeline_platform.warehouse.engine import warehouse_errors
-from pipeline_platform.warehouse.ledger_rows import LedgerRow, last_failure, ledger_row, runs_with
+from pipeline_platform.warehouse.ledger_rows import (
+    BETWEEN_ATTEMPTS,
+    PLAIN_FAILURES,
+    LedgerRow,
+    last_failure,
+    ledger_row,
+    runs_with,
+)
 from pipeline_platform.warehouse.ledger_totals import StreamTotals, stream_totals
 from pipeline_platform.warehouse.schema import UNSETTLED, assets
 from pipeline_platform.warehouse.visible import VISIBLE_AT
@@ -186,22 +192,22 @@ class Ledger:
         """Makes two batches of one: the row keeps the first half, a new row gets the second. False when it changed."""
         parent = (
             sa.update(assets)
-            .where(assets.c.id == row.id, assets.c.attempt == row.attempt, assets.c.state == "failed")
+            .where(assets.c.id == row.id, assets.c.attempt == row.attempt, BETWEEN_ATTEMPTS)
             .values(
                 last_ms=first.last_id.ms,
                 last_seq=first.last_id.seq,
                 entries=first.entries,
                 events_planned=first.events,
                 bytes_planned=first.bytes,
-                failures=sa.literal([], JSONB),
+                failures=PLAIN_FAILURES,
             )
-            .returning(assets.c.asset_key, assets.c.job_name)
+            .returning(assets.c.asset_key, assets.c.job_name, assets.c.failures)
         )
         with warehouse_errors(), self._engine.begin() as connection:
             kept = connection.execute(parent).one_or_none()
             if kept is None:
                 return False
-            connection.execute(_planned(second, kept.asset_key, kept.job_name))
+            connection.execute(_planned(second, kept.asset_key, kept.job_name).values(failures=kept.failures))
         return True
 
     def alarm(self, stream: str, message: str) -> None:

@@ -14,6 +14,11 @@ from pipeline_platform.core.failures import KEPT, Failure, FailureKind, NextStep
 from pipeline_platform.warehouse.schema import UNSETTLED, assets
 from pipeline_platform.warehouse.text import storable
 
+# An attempt has failed and the next one is not requested yet, whatever kind of failure it was.
+BETWEEN_ATTEMPTS = sa.and_(assets.c.state.in_(UNSETTLED), assets.c.not_before.is_not(None))
+# What the halves of a batch keep of its failures: enough for them to be looked at with care, not to be halved at once.
+PLAIN_FAILURES = sa.func.jsonb_path_query_array(assets.c.failures, sa.cast('$[*] ? (@.mode == "plain")', JSONPATH))
+
 RUNS_KEPT = 50  # run ids that a row remembers
 
 _RUNS_WITH = f"""
@@ -106,7 +111,6 @@ def last_failure(failure: Failure) -> dict[str, Any]:
     """The columns that tell of the latest failure."""
     message = storable(f"{failure.op}: {failure.message}" if failure.op else failure.message)[:2000]
     note = {
-        "attempt": failure.attempt,
         "mode": failure.mode.value,
         "op": failure.op,
         "retried": failure.retried,
@@ -116,7 +120,8 @@ def last_failure(failure: Failure) -> dict[str, Any]:
         "message": storable(failure.message)[:500],
         "run_id": failure.run_id,
     }
-    dated = sa.func.jsonb_build_array(sa.literal(note, JSONB).op("||")(sa.func.jsonb_build_object("at", sa.func.now())))
+    of_row = sa.func.jsonb_build_object("at", sa.func.now(), "attempt", assets.c.attempt)
+    dated = sa.func.jsonb_build_array(sa.literal(note, JSONB).op("||")(of_row))
     latest = sa.func.jsonb_path_query_array(
         assets.c.failures.op("||")(dated), sa.cast(f"$[last - {KEPT - 1} to last]", JSONPATH)
     )

@@ -26,7 +26,7 @@ from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.core.transforms import Aggregates, aggregate
 from pipeline_platform.core.validation import Columns, late_events
 from pipeline_platform.core.windows import days_touched, to_datetime
-from pipeline_platform.errors import PermanentError
+from pipeline_platform.errors import PermanentError, TransientError
 from pipeline_platform.warehouse.alerts import alert_of_burial, recovered
 from pipeline_platform.warehouse.binary_copy import ArrayDumper, BinaryArray, binary_array, fact_rows
 from pipeline_platform.warehouse.engine import warehouse_errors
@@ -40,6 +40,7 @@ from pipeline_platform.warehouse.stream_tables import quoted
 from pipeline_platform.warehouse.text import storable
 
 MERGE_CELLS = 250_000  # values in one merge statement
+_RANGE = (assets.c.entries, assets.c.first_ms, assets.c.first_seq, assets.c.last_ms, assets.c.last_seq)
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,17 @@ def load(engine: sa.Engine, spec: StreamSpec, batch: ReadyBatch, *, rehearse: bo
             ensure_partitions(connection, spec.name, days_touched(batch.columns.ts_us))
             ids = series_ids(connection, spec, batch.columns.series)
         with engine.begin() as connection:
-            row = connection.execute(
-                sa.select(assets.c.state, assets.c.failed_at).where(assets.c.id == batch.batch_id).with_for_update()
-            ).one_or_none()
+            query = sa.select(assets.c.state, assets.c.failed_at, *_RANGE).where(assets.c.id == batch.batch_id)
+            row = connection.execute(query.with_for_update()).one_or_none()
             if row is None:
                 raise PermanentError(f"Batch {batch.batch_id} is not in the ledger.")
             outcome = outcome_of(batch, fresh=row.state in UNSETTLED)
             if not outcome.fresh:
                 return outcome
+            if not rehearse and _range_of(batch) != tuple(row[2:]):
+                raise TransientError(
+                    f"Batch {batch.batch_id} was halved after this run had read it; what it is now is loaded by others."
+                )
             raw = connection.connection.driver_connection
             assert isinstance(raw, psycopg.Connection)
             with raw.cursor() as cursor:
@@ -111,6 +115,12 @@ def load(engine: sa.Engine, spec: StreamSpec, batch: ReadyBatch, *, rehearse: bo
             if rehearse:
                 connection.rollback()
     return outcome
+
+
+def _range_of(batch: ReadyBatch) -> tuple[int, ...]:
+    """What was read, as `_RANGE`."""
+    first, last = batch.entries[0].id, batch.entries[-1].id
+    return len(batch.entries), first.ms, first.seq, last.ms, last.seq
 
 
 def outcome_of(batch: ReadyBatch, *, fresh: bool) -> Loaded:

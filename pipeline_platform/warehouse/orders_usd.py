@@ -59,20 +59,25 @@ _UPSERT = sa.text(
 )
 _COUNT = sa.text(
     """
-    select count(*) as rows, count(*) filter (where problem is not null) as problems, sum(amount_usd) as amount_usd
-    from orders_usd where day between :first and :last
+    select day, count(*) as rows, count(*) filter (where problem is not null) as problems, sum(amount_usd) as amount_usd
+    from orders_usd where day between :first and :last group by day
     """
 )
 
 
 @dataclass(frozen=True)
 class Mart:
-    """What is there of the days now: rows, those without an amount in USD, and how many were written."""
+    """What is there of the days now: rows by day, those without an amount in USD, and how many were written."""
 
-    rows: int
+    by_day: Mapping[date, int]
     problems: int
     changed: int
     amount_usd: float | None
+
+    @property
+    def rows(self) -> int:
+        """The rows of all days."""
+        return sum(self.by_day.values())
 
 
 def recompute_orders(
@@ -84,5 +89,11 @@ def recompute_orders(
     with warehouse_errors(), engine.begin() as connection:
         connection.execute(sa.text("select pg_advisory_xact_lock(hashtext('orders_usd'))"))
         changed = connection.execute(_UPSERT, values | days).rowcount
-        row = connection.execute(_COUNT, days).one()
-    return Mart(row.rows, row.problems, changed, float(row.amount_usd) if row.amount_usd is not None else None)
+        there = connection.execute(_COUNT, days).all()
+    amounts = [float(row.amount_usd) for row in there if row.amount_usd is not None]
+    return Mart(
+        {row.day: row.rows for row in there},
+        sum(row.problems for row in there),
+        changed,
+        sum(amounts) if amounts else None,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 
@@ -25,11 +25,16 @@ class DayOfSource:
 
 @dataclass(frozen=True)
 class Recomputed:
-    """How many days are there now, and how many of them were written because they had changed."""
+    """How many rows each day has now, how many were written because they had changed, and how many have a gap."""
 
-    days: int
+    by_day: Mapping[date, int]
     changed: int
     gaps: int
+
+    @property
+    def days(self) -> int:
+        """All rows: a symbol's day each."""
+        return sum(self.by_day.values())
 
 
 # `counted`: candles of the finest planned interval, which say whether the day is whole. `whole`: the source's own
@@ -101,8 +106,8 @@ _UPSERT = sa.text(
 )
 _COUNT = sa.text(
     """
-    select count(*), count(*) filter (where gap) from price_days
-    where day between :first and :last and symbol = any(:symbols)
+    select day, count(*) as symbols, count(*) filter (where gap) as gaps from price_days
+    where day between :first and :last and symbol = any(:symbols) group by day
     """
 )
 
@@ -111,7 +116,7 @@ def recompute_days(engine: sa.Engine, wanted: Iterable[DayOfSource], *, run_id: 
     """Computes the days of `wanted`, all sources of a day together; a row that does not change is not written."""
     rows = sorted(wanted, key=lambda each: (each.canonical, each.day, each.instrument))
     if not rows:
-        return Recomputed(0, 0, 0)
+        return Recomputed({}, 0, 0)
     first, last = min(each.day for each in rows), max(each.day for each in rows)
     values = {
         "source": [each.instrument.source for each in rows],
@@ -129,5 +134,5 @@ def recompute_days(engine: sa.Engine, wanted: Iterable[DayOfSource], *, run_id: 
         # Two at once would only do the same: one waits and finds nothing to change.
         connection.execute(sa.text("select pg_advisory_xact_lock(hashtext('price_days'))"))
         changed = connection.execute(_UPSERT, values).rowcount
-        count = connection.execute(_COUNT, {"first": first, "last": last, "symbols": symbols}).one()
-    return Recomputed(count[0], changed, count[1])
+        there = connection.execute(_COUNT, {"first": first, "last": last, "symbols": symbols}).all()
+    return Recomputed({row.day: row.symbols for row in there}, changed, sum(row.gaps for row in there))

@@ -8,14 +8,13 @@ from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
 
 from pipeline_platform.core.edits import Edit
 from pipeline_platform.core.entries import EntryId, Receipt
 from pipeline_platform.core.letters import DeadEvent, Waiting, cut_letters
 from pipeline_platform.errors import PermanentError
 from pipeline_platform.warehouse.engine import warehouse_errors
-from pipeline_platform.warehouse.ledger_rows import LedgerRow
+from pipeline_platform.warehouse.ledger_rows import BETWEEN_ATTEMPTS, PLAIN_FAILURES, LedgerRow
 from pipeline_platform.warehouse.schema import assets, dead_letters, replays
 
 BATCH_LETTERS = 50_000
@@ -93,7 +92,7 @@ def split_replay(engine: sa.Engine, row: LedgerRow) -> bool:
     False when the row has changed meanwhile, or is one request.
     """
     parent = sa.select(assets).where(
-        assets.c.id == row.id, assets.c.attempt == row.attempt, assets.c.state == "failed", assets.c.kind == "replay"
+        assets.c.id == row.id, assets.c.attempt == row.attempt, BETWEEN_ATTEMPTS, assets.c.kind == "replay"
     )
     entry_of = _entries()
     columns = dead_letters.c
@@ -113,9 +112,10 @@ def split_replay(engine: sa.Engine, row: LedgerRow) -> bool:
         middle = ids[len(ids) // 2]
         first = [letter for letter in letters if letter.entry < middle]
         second = [letter for letter in letters if letter.entry >= middle]
-        kept = _extent(first) | {"failures": sa.literal([], JSONB)}
-        connection.execute(sa.update(assets).where(assets.c.id == row.id).values(**kept))
-        new_id = connection.execute(_batch(second, found.replay_id, found.job_name)).scalar_one()
+        kept = sa.update(assets).where(assets.c.id == row.id).values(failures=PLAIN_FAILURES, **_extent(first))
+        failures = connection.execute(kept.returning(assets.c.failures)).scalar_one()
+        added = _batch(second, found.replay_id, found.job_name).values(failures=failures)
+        new_id = connection.execute(added).scalar_one()
         connection.execute(
             sa.update(dead_letters)
             .where(columns.id == sa.any_(sa.literal([letter.id for letter in second], _IDS)))

@@ -7,7 +7,9 @@ So a late event is never missing for longer than it takes to roll its hour and i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
@@ -19,12 +21,21 @@ from pipeline_platform.warehouse.stream_tables import MEASURE_COLUMNS, quoted
 
 @dataclass(frozen=True)
 class RolledUp:
-    """What became of a span: its windows with events, how many events, rows, and windows that were rolled up before."""
+    """What became of a span: events of its windows that have any, rows, and windows that were rolled up before."""
 
-    windows: int
-    events: int
+    by_window: Mapping[datetime, int]
     rows: int
     corrected: int
+
+    @property
+    def windows(self) -> int:
+        """Windows with events."""
+        return len(self.by_window)
+
+    @property
+    def events(self) -> int:
+        """The events of all of them."""
+        return sum(self.by_window.values())
 
 
 def roll_up(engine: sa.Engine, spec: StreamSpec, grain: Grain, span: Span, *, recompute: bool = False) -> RolledUp:
@@ -61,7 +72,7 @@ def roll_up(engine: sa.Engine, spec: StreamSpec, grain: Grain, span: Span, *, re
                 "insert into rollups as t (stream, grain, window_start, events) "
                 f"select :stream, :grain, window_start, sum(events) from {target} where {within} group by window_start "
                 "on conflict (stream, grain, window_start) do update set events = excluded.events, "
-                "rolled_at = now(), times = t.times + 1 returning t.events, t.times"
+                "rolled_at = now(), times = t.times + 1 returning t.window_start, t.events, t.times"
             ),
             place,
         ).all()
@@ -80,9 +91,8 @@ def roll_up(engine: sa.Engine, spec: StreamSpec, grain: Grain, span: Span, *, re
                 ),
                 place,
             )
-    return RolledUp(
-        len(rolled), sum(int(row.events) for row in rolled), done.rowcount, sum(row.times > 1 for row in rolled)
-    )
+    by_window = {row.window_start.astimezone(UTC): int(row.events) for row in rolled}
+    return RolledUp(by_window, done.rowcount, sum(row.times > 1 for row in rolled))
 
 
 def _origin(spec: StreamSpec, grain: Grain, *, recompute: bool) -> tuple[str, str]:

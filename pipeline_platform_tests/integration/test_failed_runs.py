@@ -20,6 +20,7 @@ from pipeline_platform.orchestration.failures.sensors import failed_runs_sensor
 from pipeline_platform.orchestration.ingest.planner import RunState
 from pipeline_platform.orchestration.resources import Warehouse
 from pipeline_platform.warehouse.engine import connect
+from pipeline_platform.warehouse.etl_ledger import EtlLedger
 from pipeline_platform.warehouse.ledger import Ledger
 from pipeline_platform_tests.integration.batches import rows
 from pipeline_platform_tests.integration.planning import LIMITS, World
@@ -143,6 +144,30 @@ def test_the_op_that_failed_is_named_with_what_it_raised(instance: dg.DagsterIns
         (result.run_id, "broken_job", "permanent", "ZeroDivisionError", "divides_by_zero: division by zero")
     ]
     assert rows(world.engine, "select count(*) from assets_failed where run_id = 'x' or kind = 'etl'") == [(1,)]
+
+
+def test_partitions_whose_run_was_killed_are_lost_not_planned_for_ever(
+    instance: dg.DagsterInstance, world: World
+) -> None:
+    book = EtlLedger(world.engine)
+    killed = create_run_for_test(instance, job_name="prices_candles", status=FAILURE)
+    row = book.begin("prices/candles", ["2024-01-01|a:b", "2024-01-02|a:b"], killed.run_id, "prices_candles")
+    other = book.begin("prices/daily", ["2024-01-01"], killed.run_id, "prices_candles")
+    book.finish(other, {})
+    assert look(instance, world).runs == 0
+    states = "select asset_key, state, error_kind, attempt from assets order by asset_key, partition_key"
+    failed = [("prices/candles", "failed", "lost", 1)] * 2
+    assert rows(world.engine, states) == [*failed, ("prices/daily", "loaded", None, 1)]
+    assert rows(world.engine, "select count(*) from alerts") == [(0,)]  # the first time it is no news
+    notes = "select distinct jsonb_array_length(failures), failures -> 0 ->> 'run_id' from assets_failed"
+    assert rows(world.engine, notes) == [(1, killed.run_id)]
+    # Seen again, nothing is written again; another run takes them up, and what is seen of the first one is old news.
+    assert look(instance, world).batches == 0
+    again = book.begin("prices/candles", ["2024-01-02|a:b"], "run-2", "prices_candles")
+    assert (again.attempt, again.id) == (2, row.id + 1)
+    assert look(instance, world).batches == 0
+    book.finish(again, {})
+    assert rows(world.engine, states)[:2] == [failed[0], ("prices/candles", "loaded", "lost", 2)]
 
 
 @pytest.mark.parametrize("first", ["planner", "net"])

@@ -224,12 +224,23 @@ def test_a_split_batch_becomes_two_without_a_gap(ledger: Ledger) -> None:
     ledger.fail(row.id, Failure(FailureKind.POISON, "E", "m"), not_before=LATER)
     assert ledger.split(_get(ledger, row.id), first, second)
     halves = ledger.unsettled("telemetry")
-    assert [(half.first_id, half.last_id, half.entries, half.failures) for half in halves] == [
-        (EntryId(1, 0), EntryId(4, 0), 1, ()),
-        (EntryId(7, 0), EntryId(9, 0), 2, ()),
+    assert [(half.first_id, half.last_id, half.entries, half.next_step) for half in halves] == [
+        (EntryId(1, 0), EntryId(4, 0), 1, NextStep.CAREFUL),
+        (EntryId(7, 0), EntryId(9, 0), 2, NextStep.CAREFUL),
     ]
     assert halves[1].attempt == 0
     assert ledger.last_planned("telemetry") == EntryId(9, 0)
+
+
+def test_a_batch_is_halved_whatever_kind_of_failure_came_last(ledger: Ledger) -> None:
+    (row,) = _plan(ledger, _batch(1, 4))
+    ledger.request(row.id, 1)
+    for kind in (FailureKind.POISON, FailureKind.POISON, FailureKind.TRANSIENT):
+        ledger.fail(row.id, Failure(kind, "E", "m", attempt=1, mode=NextStep.CAREFUL), not_before=LATER)
+    row = _get(ledger, row.id)
+    assert (row.state, row.next_step) == ("planned", NextStep.SPLIT)
+    assert ledger.split(row, _batch(1, 2), _batch(3, 4))
+    assert [half.next_step for half in ledger.unsettled("telemetry")] == [NextStep.PLAIN, NextStep.PLAIN]
 
 
 def test_a_failing_stream_raises_one_alert_and_its_load_resolves_it(engine: sa.Engine, ledger: Ledger) -> None:

@@ -197,16 +197,16 @@ def test_a_replay_s_batch_goes_after_its_letters(engine: sa.Engine, ledger: Ledg
 
 def test_old_etl_rows_go_whether_they_were_loaded_or_failed(engine: sa.Engine, before: datetime) -> None:
     book = EtlLedger(engine)
-    book.finish(book.begin("prices/quotes", None, "run-1", "prices"), EtlCounts(read=1))
-    failed = book.begin("prices/quotes", None, "run-2", "prices")
+    book.finish(book.begin("prices/quotes", (), "run-1", "prices"), {None: EtlCounts(read=1)})
+    failed = book.begin("prices/quotes", (), "run-2", "prices")
     book.fail(
         failed.id,
-        Failure(FailureKind.PERMANENT, "Planted", "as planned", attempt=failed.attempt),
+        Failure(FailureKind.PERMANENT, "Planted", "as planned", attempt=1, run_id="run-2"),
         not_before=datetime.now(UTC),
     )
     age(engine)
-    under_way = book.begin("prices/candles", "2024-01-01|a:b", "run-3", "prices")
-    young = book.begin("prices/daily", None, "run-4", "prices")
-    book.finish(young, EtlCounts())
+    under_way = book.begin("prices/candles", ["2024-01-01|a:b"], "run-3", "prices")
+    young = book.begin("prices/daily", (), "run-4", "prices")
+    book.finish(young, {})
     assert purge_etl(engine, before, step=1) == 2
     assert ids(engine) == [under_way.id, young.id]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+from types import SimpleNamespace
+from typing import Any
 
 import dagster as dg
 import psycopg
 import pytest
 
 from pipeline_platform.core.failures import FailureKind
-from pipeline_platform.errors import QueueUnavailableError
+from pipeline_platform.errors import PermanentError, QueueUnavailableError, TransientError, WarehouseUnavailableError
 from pipeline_platform.orchestration.ingest import attempts
+from pipeline_platform.warehouse.ledger import Ledger
 from pipeline_platform_tests.integration.batches import rows
 from pipeline_platform_tests.integration.conftest import OTHERS_OUT
 from pipeline_platform_tests.integration.test_ingest_run import Stack, reading, stack  # noqa: F401
@@ -71,6 +75,54 @@ def test_after_the_last_try_the_batch_is_planned_again_and_nothing_is_dead_lette
     assert rows(stack.engine, "select state, error_kind, error_class from assets_failed") == [
         ("planned", "transient", "QueueUnavailableError")
     ]
+
+
+@pytest.mark.parametrize(("jitter", "factor"), [(0.0, 1.0), (0.5, 1.25)])
+def test_the_pauses_are_2_4_and_8_seconds_and_longer_only_where_jitter_is_set(jitter: float, factor: float) -> None:
+    pauses = []
+    for retried in range(4):
+        context: Any = SimpleNamespace(retry_number=retried, log=logging.getLogger())
+        warehouse: Any = SimpleNamespace(retry_jitter=jitter)
+        try:
+            with attempts.recorded(context, warehouse, None, jitter=lambda: 0.5):
+                raise TransientError("It is away.")
+        except dg.RetryRequested as asked:
+            pauses.append(asked.seconds_to_wait)
+        except TransientError:
+            pauses.append(None)
+    assert pauses == [2.0 * factor, 4.0 * factor, 8.0 * factor, None]
+
+
+def test_a_warehouse_that_is_away_as_a_run_begins_is_asked_again(
+    stack: Stack,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attempts, "OP_RETRIES", (0.05, 0.1, 0.2))
+    stack.post(reading())
+    (request,) = stack.tick()
+    real, answers = Ledger.get, iter([WarehouseUnavailableError("It is starting."), None])
+
+    def get(self: Ledger, batch_id: int) -> Any:
+        if (error := next(answers, None)) is not None:
+            raise error
+        return real(self, batch_id)
+
+    monkeypatch.setattr(Ledger, "get", get)
+    assert stack.run(request).success
+    assert rows(stack.engine, "select state, attempt, op_retries from assets") == [("loaded", 1, 0)]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError("no more processes"), FailureKind.TRANSIENT),
+        (MemoryError(), FailureKind.LOST),
+        (ZeroDivisionError(), FailureKind.POISON),
+        (PermanentError("a right is missing"), FailureKind.PERMANENT),
+    ],
+)
+def test_only_what_may_be_the_data_s_doing_is_held_against_it(error: Exception, kind: FailureKind) -> None:
+    assert attempts.kind_of(error) is kind
 
 
 def _hold(url: str, held: threading.Event) -> None:

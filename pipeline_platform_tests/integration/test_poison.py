@@ -41,8 +41,8 @@ def test_a_rehearsal_finds_the_line_whatever_it_does_and_leaves_nothing(engine: 
     row = plan(engine, TELEMETRY, *batch)
     url = engine.url.render_as_string(hide_password=False)
     seconds = 1.0 if kind == "hang" else 60.0
-    with rehearsing(Task(TELEMETRY, batch, row.id, url, seconds)) as trying:
-        (found,) = find_bad(34, trying.trial, trials=100)
+    with rehearsing(Task(TELEMETRY, batch, row.id, url, seconds=seconds)) as trying:
+        (found,), _ = find_bad(34, trying.trial, lambda _: True)
     assert (found.start, found.end) == (25, 26)
     said = {"raise": "ZeroDivisionError", "kill": "SIGKILL", "hang": "did not end within 1 s"}
     assert said[kind] in found.message
@@ -50,11 +50,26 @@ def test_a_rehearsal_finds_the_line_whatever_it_does_and_leaves_nothing(engine: 
     assert rows(engine, "select state from assets") == [("planned",)]
 
 
+def test_a_load_that_hangs_says_nothing_about_the_lines(engine: sa.Engine) -> None:
+    batch = [entry(0, event())]
+    row = plan(engine, TELEMETRY, *batch)
+    task = Task(TELEMETRY, batch, row.id, engine.url.render_as_string(hide_password=False), load_seconds=0.5)
+    with engine.begin() as frozen:
+        frozen.execute(sa.text("select * from assets for update"))
+        with rehearsing(task) as trying, pytest.raises(TransientError, match="did not end within"):
+            trying.trial(0, 1)
+
+
+def test_the_time_of_a_trial_grows_with_its_lines() -> None:
+    task = Task(TELEMETRY, (), 1, "")
+    assert [task.limit(lines) for lines in (1, 50_000, 10_000_000)] == [pytest.approx(5.0, abs=0.1), 10.0, 60.0]
+
+
 def test_a_rehearsal_without_a_warehouse_says_nothing_about_the_lines(engine: sa.Engine) -> None:
     row = plan(engine, TELEMETRY, entry(0, event()))
     away = "postgresql://nobody@127.0.0.1:1/none"
     with rehearsing(Task(TELEMETRY, [entry(0, event())], row.id, away)) as trying, pytest.raises(TransientError):
-        find_bad(1, trying.trial, trials=10)
+        find_bad(1, trying.trial, lambda _: True)
 
 
 @pytest.mark.usefixtures("planted")
@@ -79,6 +94,44 @@ def test_a_batch_with_a_line_that_crashes_the_decoder_loads_without_it(stack: St
     assert all(orjson.loads(row[3])["metric"] == "poison: raise" for row in letters[:2])
     assert "ZeroDivisionError" in letters[0][4]
     assert all(stack.check().values())
+
+
+@pytest.mark.usefixtures("planted")
+def test_no_good_line_is_parked_however_many_bad_ones_its_batch_has(
+    stack: Stack,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Given a batch of two requests, half of whose lines are poison, and care for three lines a run
+    monkeypatch.setattr(careful, "MOST_BAD", 3)
+    for _ in range(2):
+        stack.post(*[reading(), reading(metric="poison: raise")] * 2)
+    # If its attempts are made as they are asked for
+    for _ in range(20):
+        for request in stack.tick():
+            stack.run(request)
+        execute(stack.engine, "update assets set not_before = now() where not_before is not null")
+        if not stack.ledger.unsettled(STREAM):
+            break
+    # I expect it to have been halved, every good line to be loaded and every bad one to be a dead letter
+    batches = rows(stack.engine, "select state, entries, events_loaded, events_rejected from assets order by first_ms")
+    assert batches == [("loaded", 1, 2, 2)] * 2
+    assert rows(stack.engine, "select count(*), count(distinct receipt) from dead_letters") == [(4, 2)]
+    assert rows(stack.engine, "select distinct payload::jsonb ->> 'metric' from dead_letters") == [("poison: raise",)]
+    assert all(stack.check().values())
+
+
+@pytest.mark.usefixtures("planted")
+def test_what_there_was_no_time_to_try_of_one_request_is_parked_with_that_reason(engine: sa.Engine) -> None:
+    poison = event(metric="poison: raise")
+    batch = [entry(0, event(), poison, event(), event())]
+    row = plan(engine, TELEMETRY, *batch)
+    url = engine.url.render_as_string(hide_password=False)
+    valid = careful.validated(TELEMETRY, row, batch, NextStep.CAREFUL, url, max_run_seconds=0.0)
+    assert len(valid.columns) == 0
+    assert valid.rejections.counts() == {"poison": 4}
+    assert {problem.message for problem in valid.rejections.problems} == {careful.UNDECIDED}
+    valid = careful.validated(TELEMETRY, row, batch, NextStep.CAREFUL, url, max_run_seconds=900.0)
+    assert (len(valid.columns), valid.rejections.counts()) == (3, {"poison": 1})
 
 
 @pytest.mark.usefixtures("planted")

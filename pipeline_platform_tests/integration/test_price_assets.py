@@ -68,17 +68,20 @@ def test_only_gaps_fetches_what_is_missing(stack: PriceStack) -> None:
     assert stack.rows("select count(*) from price_candles") == [(24 * 5 + 5,)]
 
 
-def test_a_run_leaves_a_row_in_the_ledger(stack: PriceStack) -> None:
+def test_a_run_leaves_a_row_of_each_partition_in_the_ledger(stack: PriceStack) -> None:
     result = stack.candles(*FEBRUARY)
     query = """
         select kind, asset_key, partition_key, state, attempt, run_ids, entries, events_read, events_loaded, job_name
-        from assets
+        from assets order by partition_key
     """
-    key = "2024-02-27|demo:BTCUSDT...2024-03-02|demo:BTCUSDT"
+    days = ["2024-02-27", "2024-02-28", "2024-02-29", "2024-03-01", "2024-03-02"]
     runs = [result.run_id]
     assert stack.rows(query) == [
-        ("etl", "prices/candles", key, "loaded", 1, runs, 2, 125, 125, "prices_candles"),
+        ("etl", "prices/candles", f"{day}|demo:BTCUSDT", "loaded", 1, runs, requests, 25, 25, "prices_candles")
+        for day, requests in zip(days, (2, 0, 0, 0, 0), strict=True)
     ]
+    spans = stack.rows("select first_ts::text, last_ts::text from assets where partition_key like '2024-02-29%'")
+    assert spans == [("2024-02-29 00:00:00+00", "2024-02-29 23:00:00+00")]
 
 
 def test_a_transient_failure_is_tried_again_in_the_run(stack: PriceStack, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,21 +90,33 @@ def test_a_transient_failure_is_tried_again_in_the_run(stack: PriceStack, monkey
     result = stack.candles(*FEBRUARY)
     assert result.success
     (row,) = stack.rows(
-        "select state, attempt, op_retries, error_kind, error_class, jsonb_array_length(failures) from assets"
+        "select distinct state, attempt, op_retries, error_kind, error_class, jsonb_array_length(failures) from assets"
     )
     assert row == ("loaded", 1, 2, "transient", "SourceUnavailableError", 2)
     assert stack.rows("select count(*) from price_candles where \"interval\" = '1h'") == [(120,)]
 
 
-def test_a_permanent_failure_is_recorded_and_the_next_run_of_the_range_takes_it_up(stack: PriceStack) -> None:
+def test_what_failed_is_taken_up_by_whatever_run_is_for_it_next(stack: PriceStack) -> None:
     stack.server.faults.set("/api/v3/klines", Fault(status=400))
     assert not stack.candles(*FEBRUARY).success
-    (row,) = stack.rows("select state, attempt, error_kind, error_class, op_retries from assets")
-    assert row == ("failed", 1, "permanent", "SourceRefusedError", 0)
-    assert stack.rows("select kind, resolved_at is null from alerts") == [("asset_failing", True)]
+    assert stack.rows(
+        "select state, attempt, error_kind, error_class, op_retries, count(*) from assets group by 1, 2, 3, 4, 5"
+    ) == [("failed", 1, "permanent", "SourceRefusedError", 0, 5)]
+    ((kind, raised, body),) = stack.rows("select kind, resolved_at is null, body from alerts")
+    assert (kind, raised) == ("asset_failing", True)
+    assert "5 partitions, 2024-02-27|demo:BTCUSDT to 2024-03-02|demo:BTCUSDT" in body
     stack.server.faults.clear()
-    assert stack.candles(*FEBRUARY).success
-    assert stack.rows("select state, attempt, cardinality(run_ids) from assets") == [("loaded", 2, 2)]
+    first, last = FEBRUARY
+    assert stack.candles(first - timedelta(days=1), last - timedelta(days=1)).success
+    attempts_of = "select partition_key, state, attempt, cardinality(run_ids) from assets order by 1"
+    assert [(key[:10], *rest) for key, *rest in stack.rows(attempts_of)] == [
+        ("2024-02-26", "loaded", 1, 1),
+        *((f"2024-{day}", "loaded", 2, 2) for day in ("02-27", "02-28", "02-29", "03-01")),
+        ("2024-03-02", "failed", 1, 1),
+    ]
+    assert stack.rows("select resolved_at is null from alerts") == [(True,)]  # one of them fails still
+    assert stack.candles(last, last).success
+    assert stack.rows("select count(*) from assets_failed") == [(0,)]
     assert stack.rows("select resolved_at is null from alerts") == [(False,)]
 
 
@@ -126,7 +141,8 @@ def test_candles_at_odds_with_themselves_are_not_stored(stack: PriceStack, monke
 
     monkeypatch.setattr(Binance, "_candle", odd)
     assert stack.candles(*FEBRUARY).success
-    assert stack.rows("select events_read, events_loaded, events_rejected from assets") == [(125, 120, 5)]
+    query = "select distinct events_read, events_loaded, events_rejected from assets"
+    assert stack.rows(query) == [(25, 24, 1)]
     assert stack.rows("select count(*) from price_candles where extract(hour from open_time) = 5") == [(0,)]
 
 
@@ -234,6 +250,8 @@ def test_an_instrument_that_fails_does_not_keep_the_others_from_being_fetched(st
     result = stack.run("prices_candles", "2024-02-29|demo:BTCUSDT", "2024-02-29|demo:GBPUSDT")
     assert not result.success
     assert stack.rows("select count(distinct symbol) from price_candles") == [(4,)]
-    ((state, kind, message),) = stack.rows("select state, error_kind, error_message from assets")
-    assert (state, kind) == ("failed", "permanent")
+    failed, *loaded = stack.rows("select state, error_kind, partition_key, error_message from assets order by state")
+    assert failed[:3] == ("failed", "permanent", "2024-02-29|demo:BTCUSDT")
+    assert [row[:2] for row in loaded] == [("loaded", None)] * 4
+    message = failed[3]
     assert message.startswith("prices__candles: BTCUSDT: ")

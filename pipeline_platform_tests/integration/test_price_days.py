@@ -55,7 +55,7 @@ def test_the_price_is_the_median_of_the_sources(engine: sa.Engine) -> None:
     fill(engine, "a", [100, 101, 102, 103, 104, 105])
     fill(engine, "b", [100, 101, 102, 103, 104, 107])
     fill(engine, "c", [100, 101, 102, 103, 104, 999])  # is wrong, and moves it little
-    assert recompute_days(engine, wanted("a", "b", "c")) == Recomputed(days=1, changed=1, gaps=0)
+    assert recompute_days(engine, wanted("a", "b", "c")) == Recomputed({DAY: 1}, changed=1, gaps=0)
     ((open_, high, low, close, price, volume, sources, gap),) = days(
         engine, "open, high, low, close, price, volume, sources, gap"
     )
@@ -90,17 +90,17 @@ def test_the_sources_own_day_is_preferred_to_one_made_of_hours(engine: sa.Engine
 
 def test_computing_again_writes_nothing_and_late_candles_correct_the_day(engine: sa.Engine) -> None:
     fill(engine, "a", [100, None, 100, 100, 100, 100])
-    assert recompute_days(engine, wanted("a")) == Recomputed(1, 1, 1)
-    assert recompute_days(engine, wanted("a")) == Recomputed(1, 0, 1)
+    assert recompute_days(engine, wanted("a")) == Recomputed({DAY: 1}, 1, 1)
+    assert recompute_days(engine, wanted("a")) == Recomputed({DAY: 1}, 0, 1)
     fill(engine, "a", [100, 150, 100, 100, 100, 100])
-    assert recompute_days(engine, wanted("a")) == Recomputed(1, 1, 0)
+    assert recompute_days(engine, wanted("a")) == Recomputed({DAY: 1}, 1, 0)
     assert days(engine, "high, gap") == [(151, False)]
 
 
 def test_a_day_without_trade_has_no_row_and_a_day_that_is_missing_has_one(engine: sa.Engine) -> None:
     off = [DayOfSource(Instrument("a", "BTC"), "BTC-USD", Interval.DAY, DAY, 0)]
-    assert recompute_days(engine, off) == Recomputed(0, 0, 0)
-    assert recompute_days(engine, wanted("a")) == Recomputed(1, 1, 1)
+    assert recompute_days(engine, off) == Recomputed({}, 0, 0)
+    assert recompute_days(engine, wanted("a")) == Recomputed({DAY: 1}, 1, 1)
     assert days(engine, "price, gap, sources") == [(None, True, [])]
 
 
@@ -148,7 +148,7 @@ def test_orders_are_in_usd_by_the_rate_of_their_day_and_never_one_to_one(engine:
     price(engine, "USD-JPY", sunday, "150")  # the other way round
     for country, amount in {"DE": 10.1, "GB": 10.0, "JP": 300.0, "US": 7.25, "XX": 1.0}.items():
         sell(engine, sunday, country, amount)
-    assert recompute_orders(engine, sunday, sunday, CURRENCIES) == Mart(5, 2, 5, 20.19234)
+    assert recompute_orders(engine, sunday, sunday, CURRENCIES) == Mart({sunday: 5}, 2, 5, 20.19234)
     found = in_usd(engine)
     friday = date(2024, 3, 1)
     assert found["DE"] == (Decimal("10.1"), "EUR", Decimal("1.0834"), friday, "EUR-USD", Decimal("10.94234"), None)

@@ -72,7 +72,8 @@ def test_a_load_marks_its_hours_and_a_rollup_takes_the_marks_away(engine: sa.Eng
     load_entries(engine, TELEMETRY, entry(0, event(), event(ts=NOW_MS - 3 * HOUR_MS)))
     later = DAY + timedelta(days=2)
     assert [mark.late for mark in marked(engine, Grain.HOUR, later)] == [False, False]
-    assert roll_up(engine, TELEMETRY, Grain.HOUR, WHOLE) == RolledUp(windows=2, events=2, rows=2, corrected=0)
+    hours = {to_datetime((NOW_MS - ago * HOUR_MS) * 1000): 1 for ago in (0, 3)}
+    assert roll_up(engine, TELEMETRY, Grain.HOUR, WHOLE) == RolledUp(hours, rows=2, corrected=0)
     assert marked(engine, Grain.HOUR, later) == []
     assert [mark.window_start for mark in marked(engine, Grain.DAY, later)] == [DAY]
     roll_up(engine, TELEMETRY, Grain.DAY, WHOLE)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 import pytest
 import sqlalchemy as sa
 
+from pipeline_platform.core.failures import Failure, FailureKind
 from pipeline_platform.errors import PermanentError, TransientError, WarehouseUnavailableError
 from pipeline_platform.warehouse import load as load_module
 from pipeline_platform.warehouse.ledger import Ledger
@@ -17,6 +19,7 @@ from pipeline_platform.warehouse.load import Loaded, load
 from pipeline_platform_tests.integration.batches import (
     NOW_MS,
     TELEMETRY,
+    batch_of,
     entry,
     event,
     ledger_agrees,
@@ -111,6 +114,27 @@ def test_a_zombie_of_an_older_attempt_and_its_successor_load_once(engine: sa.Eng
     assert load(engine, TELEMETRY, ready(TELEMETRY, row, MIXED, run_id="successor")).fresh
     assert not load(engine, TELEMETRY, zombie).fresh
     assert rows(engine, "select run_id, attempt from assets") == [("successor", 2)]
+
+
+def test_a_batch_that_was_halved_is_not_loaded_by_a_ghost_of_the_whole(engine: sa.Engine, ledger: Ledger) -> None:
+    parts = [entry(number, event(), event(value=number)) for number in range(4)]
+    row = plan(engine, TELEMETRY, *parts)
+    ledger.request(row.id, 1)
+    ghost = ready(TELEMETRY, row, parts, run_id="ghost")
+    later = datetime.now(UTC)
+    ledger.fail(row.id, Failure(FailureKind.LOST, "E", "m", attempt=1), not_before=later)
+    failing = ledger.get(row.id)
+    assert failing is not None
+    assert ledger.split(failing, batch_of(TELEMETRY, parts[:2]), batch_of(TELEMETRY, parts[2:]))
+    with pytest.raises(TransientError, match="was halved after this run had read it"):
+        load(engine, TELEMETRY, ghost)
+    halves = ledger.unsettled("telemetry")
+    for half, entries in zip(halves, (parts[:2], parts[2:]), strict=True):
+        assert load(engine, TELEMETRY, ready(TELEMETRY, half, entries)).fresh
+    assert not load(engine, TELEMETRY, ghost).fresh
+    assert rows(engine, "select count(*) from telemetry") == [(8,)]
+    assert ledger_agrees(engine, TELEMETRY).holds
+    assert minutes_agree(engine, TELEMETRY).holds
 
 
 @pytest.mark.parametrize("step", ["merge_minutes", "_park", "_receipts"])

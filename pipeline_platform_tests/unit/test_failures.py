@@ -92,6 +92,8 @@ def test_what_care_does_not_help_is_halved_and_a_lone_request_buried() -> None:
     assert next_step(tried, 9) is CAREFUL
     assert next_step([*tried, _failure(POISON, CAREFUL)], 2) is NextStep.SPLIT
     assert next_step([*tried, _failure(POISON, CAREFUL)], 1) is NextStep.BURY
+    too_many = Failure(POISON, "TooManyBadLinesError", "100 and more", mode=CAREFUL)
+    assert next_step([_failure(POISON), too_many], 2) is NextStep.SPLIT
 
 
 def test_runs_that_are_lost_make_a_batch_smaller_but_bury_nothing() -> None:

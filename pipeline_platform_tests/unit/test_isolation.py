@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import hypothesis.strategies as st
@@ -35,15 +36,33 @@ def test_exactly_the_bad_lines_are_found(given: tuple[int, set[int]]) -> None:
         hit = sorted(bad & set(range(start, end)))
         return f"line {hit[0]}" if hit else None
 
-    found = find_bad(lines, trial, trials=10_000)
+    found, undecided = find_bad(lines, trial, lambda _: True)
     assert found == [Bad(number, number + 1, f"line {number}") for number in sorted(bad)]
-    assert asked <= 1 + 2 * len(bad) * (math.ceil(math.log2(max(lines, 2))) + 1)
+    assert undecided == []
+    assert asked <= 1 + 2 * len(bad) * (math.ceil(math.log2(max(lines, 2))) + 1) + len(bad)
 
 
-def test_when_the_trials_run_out_the_undecided_is_bad_as_a_whole() -> None:
-    found = find_bad(1000, lambda start, end: "bad" if start <= 700 < end else None, trials=3)
-    assert any(part.start <= 700 < part.end for part in found)
-    assert sum(part.end - part.start for part in found) < 1000
+def test_what_is_not_decided_when_there_is_no_time_left_is_told_apart_from_what_is_bad() -> None:
+    bad = {10, 300, 301, 700}
+
+    def trial(start: int, end: int) -> str | None:
+        return "bad" if bad & set(range(start, end)) else None
+
+    found, undecided = find_bad(1000, trial, lambda found: found < 2)
+    assert [part.start for part in found] == [10, 300]
+    assert undecided[0][0] == 301
+    assert undecided[-1][1] == 1000
+    assert all(before[1] == after[0] for before, after in itertools.pairwise(undecided))
+    assert find_bad(1000, trial, lambda _: False) == ([], [(0, 1000)])
+
+
+def test_no_line_is_bad_for_one_trial() -> None:
+    hiccups = iter([True, True, True, True, False])
+
+    def trial(start: int, end: int) -> str | None:
+        return "the machine was out of memory" if next(hiccups, False) else None
+
+    assert find_bad(8, trial, lambda _: True) == ([], [])
 
 
 def test_a_cut_takes_lines_across_entries() -> None:

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from pipeline_platform.core.batches import retry_pause
 from pipeline_platform.core.failures import Failure, FailureKind, NextStep
 from pipeline_platform.orchestration.failures.causes import Cause, cause_of
+from pipeline_platform.warehouse.etl_ledger import EtlLedger
 from pipeline_platform.warehouse.failed_runs import (
     FailedRun,
     KnownBatch,
@@ -87,32 +88,36 @@ def _record(
     """Writes what is new; how many failures of batches and how many rows of other runs."""
     tags = {record.dagster_run.run_id: _tags(record.dagster_run) for record in page}
     known = batches_of_runs(engine, {each.batch_id for each in tags.values() if each}, tags.keys())
-    by_id, by_run = {row.id: row for row in known}, {row.run_id: row for row in known if row.run_id}
+    by_id = {row.id: row for row in known}
     told = {run_id for row in known for run_id in row.run_ids}
     batches, others = 0, []
     for record in page:
         run = record.dagster_run
         tag = tags[run.run_id]
-        # A run without tags was started by hand: it is of the batch that it has begun to read.
-        row = by_id.get(tag.batch_id) if tag else by_run.get(run.run_id)
-        if row is not None:
-            batches += _fail(instance, Ledger(engine), row, tag, record, now)
+        # A run without tags is of the batch that it has begun to read, or of the partitions that it was to load.
+        own = [row for row in known if row.run_id == run.run_id] if tag is None else [by_id.get(tag.batch_id)]
+        rows = [row for row in own if row is not None]
+        for row in rows:
+            batches += _fail(instance, engine, row, tag, record, now)
             if run.run_id not in row.run_ids:
                 note_run(engine, row.id, tag.attempt if tag else row.attempt, run.run_id)
-        elif run.run_id not in told:
+        if not rows and run.run_id not in told:
             others.append(_failed_run(record, cause_of(instance, record)))
     return batches, record_failed_runs(engine, others)
 
 
 def _fail(
     instance: dg.DagsterInstance,
-    ledger: Ledger,
+    engine: sa.Engine,
     row: KnownBatch,
     tag: _Tags | None,
     record: dg.RunRecord,
     now: datetime,
 ) -> bool:
-    """Tells the batch that its latest attempt is lost, unless it knows; the planner takes it up from there."""
+    """Tells the batch that its latest attempt is lost, unless it knows; the planner takes it up from there.
+
+    A partition is taken up by the next run that is for it.
+    """
     if not row.untold or (tag is not None and tag.attempt != row.attempt):
         return False
     cause = cause_of(instance, record)
@@ -124,7 +129,8 @@ def _fail(
         mode=tag.mode if tag else NextStep.PLAIN,
         run_id=record.dagster_run.run_id,
     )
-    return ledger.fail(row.id, failure, not_before=now + timedelta(seconds=retry_pause(row.attempt)))
+    book: Ledger | EtlLedger = EtlLedger(engine) if row.etl else Ledger(engine)
+    return book.fail(row.id, failure, not_before=now + timedelta(seconds=retry_pause(row.attempt)))
 
 
 def _tags(run: dg.DagsterRun) -> _Tags | None:

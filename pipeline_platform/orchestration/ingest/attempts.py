@@ -39,12 +39,22 @@ class Book(Protocol):
 
 
 def kind_of(error: Exception) -> FailureKind:
-    """The kind of a failure by its exception. What is not one of ours may be the data's doing: it is looked into."""
-    if isinstance(error, TransientError):
+    """The kind of a failure by its exception. What is not one of ours may be the data's doing: it is looked into.
+
+    A machine without memory is no more to the data's discredit than one that killed the run: smaller batches may help.
+    """
+    if isinstance(error, TransientError | OSError):
         return FailureKind.TRANSIENT
+    if isinstance(error, MemoryError):
+        return FailureKind.LOST
     if isinstance(error, PermanentError) and not isinstance(error, PoisonError):
         return FailureKind.PERMANENT
     return FailureKind.POISON
+
+
+def tried_again(context: dg.OpExecutionContext, error: Exception) -> bool:
+    """Whether the op is tried again in the same run after this."""
+    return kind_of(error) is FailureKind.TRANSIENT and context.retry_number < len(OP_RETRIES)
 
 
 @contextmanager
@@ -60,30 +70,29 @@ def recorded(
     """Writes a failure of the block to the ledger row before the op fails, so that `assets` tells of it.
 
     A transient failure makes the op try again after 2, 4 and 8 s; what fails then is the planner's to request again.
-    Where the warehouse itself is away, the planner finds the ended run later. `book`: another ledger than the batches'.
+    Where the warehouse itself is away, or no row is known yet, the planner finds the ended run later. `book`: another
+    ledger than the batches'.
     """
     try:
         yield
     except Exception as error:
-        if row is None:
-            raise
-        kind, retried = kind_of(error), context.retry_number
-        again = kind is FailureKind.TRANSIENT and retried < len(OP_RETRIES)
-        failure = Failure(
-            kind,
-            type(error).__name__,
-            str(error) or type(error).__name__,
-            attempt=row.attempt,
-            mode=mode,
-            op=context.op.name,
-            run_id=context.run_id,
-            retried=retried,
-            final=not again,
-        )
-        try:
-            _write(book or warehouse.ledger, row, failure)
-        except PlatformError as second:
-            context.log.warning("The failure could not be written to the ledger: %s", second)
+        again, retried = tried_again(context, error), context.retry_number
+        if row is not None:
+            failure = Failure(
+                kind_of(error),
+                type(error).__name__,
+                str(error) or type(error).__name__,
+                attempt=row.attempt,
+                mode=mode,
+                op=context.op.name,
+                run_id=context.run_id,
+                retried=retried,
+                final=not again,
+            )
+            try:
+                _write(book or warehouse.ledger, row, failure)
+            except PlatformError as second:
+                context.log.warning("The failure could not be written to the ledger: %s", second)
         if not again:
             raise
         pause = OP_RETRIES[retried] * (1.0 + warehouse.retry_jitter * jitter())

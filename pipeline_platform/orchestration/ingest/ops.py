@@ -133,13 +133,13 @@ def claim(
     """The batch that the run is for, noted in the ledger as begun; None when there is nothing to do."""
     ledger = warehouse.ledger
     batch_id, attempt = int(context.op_config["batch_id"]), int(context.op_config["attempt"])
-    if not batch_id:  # somebody pressed Materialize: take what the planner would have taken next
-        waiting = ledger.unsettled(spec.name, kind)
-        if not waiting:
-            context.log.info("No batch of %s is waiting; nothing to do.", spec.name)
-            return None
-        batch_id = waiting[0].id
-    known = ledger.get(batch_id)
+    with recorded(context, warehouse, None):
+        if not batch_id:  # somebody pressed Materialize: take what the planner would have taken next
+            batch_id = next((row.id for row in ledger.unsettled(spec.name, kind)), 0)
+        known = ledger.get(batch_id) if batch_id else None
+    if not batch_id:
+        context.log.info("No batch of %s is waiting; nothing to do.", spec.name)
+        return None
     if known is None or (known.stream, known.kind) != (spec.name, kind):
         raise PermanentError(f"There is no batch {batch_id} of {spec.name} in the ledger, of the kind {kind}.")
     attempt = attempt or known.attempt
@@ -156,7 +156,7 @@ def validate(context: dg.OpExecutionContext, warehouse: Warehouse, raw: RawBatch
     """RawBatch -> ValidBatch."""
     began = time.perf_counter()
     with recorded(context, warehouse, raw.row, raw.mode):
-        valid = validated(raw.spec, raw.row, raw.entries, raw.mode, warehouse.loader_url)
+        valid = validated(raw.spec, raw.row, raw.entries, raw.mode, warehouse.loader_url, _max_run_seconds(context))
     rejections = valid.rejections
     if raw.letters is not None and raw.mode is not NextStep.BURY:
         rejections = raw.letters.with_unedited(rejections)
@@ -273,6 +273,10 @@ def load_once(context: dg.OpExecutionContext, warehouse: Warehouse, batch: Aggre
     )
     with recorded(context, warehouse, row, raw.mode):
         return warehouse.load(raw.spec, ready, row.attempt, context.retry_number)
+
+
+def _max_run_seconds(context: dg.OpExecutionContext) -> float:
+    return float(context.run.tags.get("dagster/max_runtime", 900))
 
 
 def _without_payloads(entries: Sequence[Entry], rejections: Rejections) -> tuple[Entry, ...]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import select
 import signal
 import struct
 import subprocess
@@ -31,7 +32,9 @@ from pipeline_platform.errors import PermanentError, PoisonError, TransientError
 from pipeline_platform.warehouse.engine import connect
 from pipeline_platform.warehouse.load import ReadyBatch, load
 
-SECONDS = 60.0
+SECONDS, LINES_A_SECOND = 5.0, 10_000  # a tenth of what a slow machine does
+LONGEST = 60.0
+LOAD_SECONDS = 60.0
 _ERRORS = {"transient": TransientError, "permanent": PermanentError}
 
 
@@ -43,7 +46,12 @@ class Task:
     entries: Sequence[Entry]
     batch_id: int
     warehouse_url: str
-    seconds: float = SECONDS  # a trial that takes longer is ended, and its lines are bad
+    load_seconds: float = LOAD_SECONDS
+    seconds: float = SECONDS  # and one for each 10,000 lines: a trial that computes for longer is ended as bad
+
+    def limit(self, lines: int) -> float:
+        """How many seconds a trial of so many lines may take until its load, which says nothing about the lines."""
+        return min(self.seconds + lines / LINES_A_SECOND, LONGEST)
 
 
 class Rehearsal:
@@ -110,37 +118,48 @@ def _answer(task: Task, start: int, end: int) -> dict[str, str]:
         os.close(reading)
         _perform(task, start, end, writing)
     os.close(writing)
-    status = _status(pid, time.monotonic() + task.seconds)
-    with os.fdopen(reading, "rb") as said:
-        words = said.read()
-    if status is None:
-        return {"outcome": "bad", "message": f"Processing it did not end within {task.seconds:.0f} s."}
+    limit = task.limit(end - start)
+    try:
+        words, ended = _words(reading, limit, task.load_seconds)
+    finally:
+        os.close(reading)
+    if not ended:
+        os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    if not ended and words:
+        return {"outcome": "transient", "message": f"The load of a part did not end within {task.load_seconds:.0f} s."}
+    if not ended:
+        return {"outcome": "bad", "message": f"Processing it did not end within {limit:.0f} s."}
     if os.WIFSIGNALED(status):
         return {"outcome": "bad", "message": f"Processing it ended the process ({_signal(os.WTERMSIG(status))})."}
-    if not words:
+    if not words.strip():
         return {"outcome": "bad", "message": f"Processing it ended the process (exit {os.WEXITSTATUS(status)})."}
     answer: dict[str, str] = json.loads(words)
     return answer
 
 
-def _status(pid: int, until: float) -> int | None:
-    """How the child ended; None when it had to be killed at `until`."""
-    while time.monotonic() < until:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            return status
-        time.sleep(0.002)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return None
+def _words(reading: int, seconds: float, load_seconds: float) -> tuple[bytes, bool]:
+    """What the child says, and whether it ended in time: `seconds` for its first word, `load_seconds` for the load."""
+    said, until = b"", time.monotonic() + seconds
+    while select.select([reading], [], [], max(0.0, until - time.monotonic()))[0]:
+        part = os.read(reading, 65_536)
+        if not part:
+            return said, True
+        if not said:
+            until = time.monotonic() + load_seconds
+        said += part
+    return said, False
 
 
 def _perform(task: Task, start: int, end: int, writing: int) -> NoReturn:
     """The trial, in the child."""
     answer = {"outcome": "good", "message": ""}
     try:
-        _rehearse(task, cut(task.entries, start, end))
-    except TransientError as error:
+        ready = _ready(task, cut(task.entries, start, end))
+        os.write(writing, b"\n")  # from here on it is the warehouse that takes its time
+        engine = connect(task.warehouse_url, pool_size=1, application="pipeline rehearsal")
+        load(engine, task.spec, ready, rehearse=True)
+    except (TransientError, OSError) as error:
         answer = {"outcome": "transient", "message": str(error)}
     except PoisonError as error:
         answer = {"outcome": "bad", "message": str(error)}
@@ -152,11 +171,11 @@ def _perform(task: Task, start: int, end: int, writing: int) -> NoReturn:
     os._exit(0)
 
 
-def _rehearse(task: Task, entries: Sequence[Entry]) -> None:
-    """All that the run does, undone at the end."""
+def _ready(task: Task, entries: Sequence[Entry]) -> ReadyBatch:
+    """All that the run does before the load."""
     valid = validation.validate(decode(entries, task.spec), entries, task.spec)
     left = transforms.drop_negatives(valid.columns, task.spec)
-    ready = ReadyBatch(
+    return ReadyBatch(
         batch_id=task.batch_id,
         run_id="rehearsal",
         entries=entries,
@@ -167,7 +186,6 @@ def _rehearse(task: Task, entries: Sequence[Entry]) -> None:
         late=valid.late,
         negative_ids=left.dropped_ids,
     )
-    load(connect(task.warehouse_url, pool_size=1, application="pipeline rehearsal"), task.spec, ready, rehearse=True)
 
 
 def _signal(number: int) -> str:

@@ -66,7 +66,7 @@ def _quotes() -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, warehouse: Warehouse, price_sources: PriceSources
     ) -> dg.MaterializeResult[None]:
         plan, rows, added, requests, troubles = price_sources.plan, [], 0, 0, Troubles()
-        with booked(context, warehouse, QUOTES) as counts:
+        with booked(context, warehouse, QUOTES) as booking:
             for name, chosen in plan.enabled.items():
                 if not chosen.quotes:
                     continue
@@ -82,7 +82,7 @@ def _quotes() -> dg.AssetsDefinition:
                         for each in found
                     ]
             troubles.tell()
-            counts.append(EtlCounts(read=len(rows), requests=requests))
+            booking.counts[None] = EtlCounts(read=len(rows), requests=requests)
         told = {"dagster/row_count": len(rows), "new": added, "requests": requests}
         return dg.MaterializeResult(metadata={**told, "quotes": dg.MetadataValue.md(table(rows))})
 
@@ -110,7 +110,7 @@ def _candles(plan: PricePlan, start: date) -> dg.AssetsDefinition:
         # What an earlier try of this run has stored is not asked for again.
         only_gaps = config.only_gaps or context.retry_number > 0
         fetched, troubles = Fetched(), Troubles()
-        with booked(context, warehouse, CANDLES, keys) as counts:
+        with booked(context, warehouse, CANDLES, keys) as booking:
             for instrument, ranges in ranges_of(keys).items():
                 if instrument not in names:
                     context.log.warning("%s is not among the enabled instruments any more.", instrument)
@@ -128,8 +128,9 @@ def _candles(plan: PricePlan, start: date) -> dg.AssetsDefinition:
                         clock=lambda: datetime.now(UTC),
                         into=fetched,
                     )
+                    booking.good.update(Cell(day, instrument).key for each in ranges for day in days_of(each))
+            booking.counts.update(fetched.counts)
             troubles.tell()
-            counts.append(EtlCounts(fetched.read, fetched.rejected, fetched.requests, fetched.first, fetched.last))
         missing = _tell_by_partition(context, warehouse, price_sources, keys)
         written = fetched.written
         return dg.MaterializeResult(
@@ -139,7 +140,7 @@ def _candles(plan: PricePlan, start: date) -> dg.AssetsDefinition:
                 "run: updated": written.updated,
                 "run: unchanged": written.unchanged,
                 "run: rejected": fetched.rejected,
-                "run: requests": fetched.requests,
+                "run: requests": sum(fetched.requests.values()),
                 "run: partitions": len(keys),
                 "run: missing": missing,
                 "run: seconds": round(time.perf_counter() - began, 2),
@@ -194,10 +195,10 @@ def _daily(start: date) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult[None]:
         keys = keys_of(context)
         first, last = date.fromisoformat(min(keys)), date.fromisoformat(max(keys))
-        with booked(context, warehouse, DAILY, keys) as counts:
+        with booked(context, warehouse, DAILY, keys) as booking:
             wanted = days_of_sources(price_sources.plan, first, last, datetime.now(UTC))
             done = recompute_days(warehouse.engine, wanted, run_id=context.run.run_id)
-            counts.append(EtlCounts(read=done.days))
+            booking.counts.update({str(day): EtlCounts(read=found) for day, found in done.by_day.items()})
         told: dict[str, Any] = {"dagster/row_count": done.days, "changed": done.changed, "gaps": done.gaps}
         return dg.MaterializeResult(
             metadata={**told, "last day": dg.MetadataValue.md(_table(warehouse.engine, _DAY, day=last))}
@@ -221,9 +222,9 @@ def _orders_usd(start: date) -> dg.AssetsDefinition:
     def orders_usd_1d(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult[None]:
         keys = keys_of(context)
         first, last = date.fromisoformat(min(keys)), date.fromisoformat(max(keys))
-        with booked(context, warehouse, ORDERS_USD, keys) as counts:
+        with booked(context, warehouse, ORDERS_USD, keys) as booking:
             mart = recompute_orders(warehouse.engine, first, last, CURRENCIES, run_id=context.run.run_id)
-            counts.append(EtlCounts(read=mart.rows))
+            booking.counts.update({str(day): EtlCounts(read=found) for day, found in mart.by_day.items()})
         told: dict[str, Any] = {"dagster/row_count": mart.rows, "changed": mart.changed, "without USD": mart.problems}
         return dg.MaterializeResult(
             metadata={**told, "last day": dg.MetadataValue.md(_table(warehouse.engine, _ORDERS, day=last))}

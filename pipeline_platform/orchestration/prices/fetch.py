@@ -2,44 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
+from pipeline_platform.core.price_partitions import Cell
 from pipeline_platform.core.prices import Candle, Instrument, Interval, faults
 from pipeline_platform.core.time_ranges import TimeRange, coalesce
 from pipeline_platform.sources.protocol import Source
 from pipeline_platform.warehouse.candle_gaps import Wanted, find_gaps
 from pipeline_platform.warehouse.candles import Written, upsert
+from pipeline_platform.warehouse.etl_ledger import EtlCounts
 
 FAULTS_TOLD = 20
+
+
+@dataclass
+class Day:
+    """What came of a day of an instrument: candles, those that were not stored, the first and the last that were."""
+
+    read: int = 0
+    rejected: int = 0
+    first: datetime | None = None
+    last: datetime | None = None
 
 
 @dataclass
 class Fetched:
     """What came of it: candles read, those at odds with themselves (not stored), and what the upserts did."""
 
-    read: int = 0
-    rejected: int = 0
-    requests: int = 0
+    days: dict[Cell, Day] = field(default_factory=dict)
+    requests: dict[Cell, int] = field(default_factory=dict)
     written: Written = field(default_factory=Written)
     faults: list[str] = field(default_factory=list)
-    first: datetime | None = None
-    last: datetime | None = None
 
-    def sound(self, candles: Iterable[Candle]) -> Iterator[Candle]:
+    @property
+    def read(self) -> int:
+        """All candles."""
+        return sum(day.read for day in self.days.values())
+
+    @property
+    def rejected(self) -> int:
+        """Those that were not stored."""
+        return sum(day.rejected for day in self.days.values())
+
+    @property
+    def counts(self) -> dict[str | None, EtlCounts]:
+        """By partition key. A request is for many days: an instrument's are all counted with its first."""
+        found: dict[str | None, EtlCounts] = {}
+        for cell in {**self.days, **self.requests}:
+            day = self.days.get(cell, Day())
+            spent = self.requests.get(cell, 0)
+            found[cell.key] = EtlCounts(day.read, day.rejected, spent, day.first, day.last)
+        return found
+
+    def sound(self, instrument: Instrument, candles: Iterable[Candle]) -> Iterator[Candle]:
         """Those that may be stored; counts all."""
+        at, day = None, Day()
         for each in candles:
-            self.read += 1
+            if at != (at := each.open_time.date()):
+                day = self.days.setdefault(Cell(at, instrument), Day())
+            day.read += 1
             if wrong := faults(each):
-                self.rejected += 1
+                day.rejected += 1
                 if len(self.faults) < FAULTS_TOLD:
                     self.faults.append(f"{each.symbol} {each.interval} {each.open_time.isoformat()}: {wrong[0]}")
                 continue
-            self.first = min(self.first or each.open_time, each.open_time)
-            self.last = max(self.last or each.open_time, each.open_time)
+            day.first = min(day.first or each.open_time, each.open_time)
+            day.last = max(day.last or each.open_time, each.open_time)
             yield each
 
 
@@ -49,7 +81,7 @@ def fetch_candles(
     instrument: Instrument,
     canonical: str,
     intervals: Iterable[Interval],
-    ranges: Iterable[TimeRange],
+    ranges: Sequence[TimeRange],
     *,
     only_gaps: bool,
     run_id: str,
@@ -65,12 +97,14 @@ def fetch_candles(
         for interval in intervals:
             for span in to_fetch(engine, source, instrument, interval, ranges, only_gaps=only_gaps, now=clock()):
                 asked = clock()  # of two answers to one question the later one counts
-                candles = into.sound(source.candles(instrument.symbol, interval, span))
+                candles = into.sound(instrument, source.candles(instrument.symbol, interval, span))
                 into.written += upsert(
                     engine, candles, fetched_at=asked, run_id=run_id, canonical={instrument: canonical}
                 )
     finally:
-        into.requests += source.spent - before
+        if ranges:
+            cell = Cell(ranges[0].start.date(), instrument)
+            into.requests[cell] = into.requests.get(cell, 0) + source.spent - before
 
 
 def to_fetch(

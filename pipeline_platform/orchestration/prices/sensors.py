@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 import dagster as dg
 
 from pipeline_platform.core.price_partitions import cell_of, day_ranges
-from pipeline_platform.core.time_ranges import TimeRange, of_days
+from pipeline_platform.core.time_ranges import TimeRange, of_day, of_days
 from pipeline_platform.errors import TransientError
 from pipeline_platform.orchestration.prices.assets import CANDLES
 from pipeline_platform.orchestration.prices.checks import DELAY
@@ -89,7 +89,7 @@ def price_sensors(plan: PricePlan, start: date, times: PriceTimes) -> list[dg.Se
             return dg.SkipReason(f"{error} The next tick tries again.")
         if not loaded:
             return dg.SkipReason("No candles have been loaded since.")
-        ranges = day_ranges([days_of_key(key) for key, _ in loaded], NEAR_DAYS)
+        ranges = day_ranges({of_day(cell_of(key).day) for key, _ in loaded}, NEAR_DAYS)
         newest = max(at for _, at in loaded)
         return dg.SensorResult(
             run_requests=[days_request(max(first, start), last) for first, last in ranges if last >= start],
@@ -97,12 +97,6 @@ def price_sensors(plan: PricePlan, start: date, times: PriceTimes) -> list[dg.Se
         )
 
     return [catch_up, days_follow]
-
-
-def days_of_key(key: str) -> TimeRange:
-    """The days of a ledger row's partitions, `2024-01-01|a...2024-01-31|a`."""
-    first, _, last = key.partition("...")
-    return of_days(cell_of(first).day, cell_of(last or first).day)
 
 
 def note(missed: Sequence[TimeRange], now: datetime) -> str:

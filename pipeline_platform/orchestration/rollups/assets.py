@@ -67,10 +67,10 @@ def _rollup(spec: StreamSpec, grain: Grain, upstream: dg.AssetKey, now: datetime
     def rollup(context: dg.AssetExecutionContext, warehouse: Warehouse, config: RollupConfig) -> dg.MaterializeResult:  # type: ignore[type-arg]
         window = context.partition_time_window
         span = Span(window.start.astimezone(UTC), window.end.astimezone(UTC))
-        with booked(context, warehouse, key, context.partition_keys) as counts:
+        with booked(context, warehouse, key, context.partition_keys) as booking:
             parts = _parts(span, grain)
             done = [roll_up(warehouse.engine, spec, grain, part, recompute=config.recompute) for part in parts]
-            counts.append(EtlCounts(read=sum(each.events for each in done), first=span.start, last=span.end))
+            booking.counts.update(_counts(done, grain))
         return dg.MaterializeResult(metadata=_metadata(done, recompute=config.recompute))
 
     return rollup
@@ -84,6 +84,16 @@ def _parts(span: Span, grain: Grain) -> list[Span]:
         parts.append(Span(start, min(start + step, span.end)))
         start += step
     return parts
+
+
+def _counts(done: list[RolledUp], grain: Grain) -> dict[str | None, EtlCounts]:
+    """By partition key, the events of its window."""
+    form = "%Y-%m-%d-%H:%M" if grain is Grain.HOUR else "%Y-%m-%d"
+    return {
+        f"{start:{form}}": EtlCounts(read=events, first=start, last=start + grain.width)
+        for each in done
+        for start, events in each.by_window.items()
+    }
 
 
 def _metadata(done: list[RolledUp], *, recompute: bool) -> dict[str, Any]:
