@@ -17,6 +17,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pipeline_platform.errors import SettingError
 
+_LOOPBACK = {None, "127.0.0.1", "::1", "localhost"}
+
 
 class Settings(BaseSettings):
     """What a deployment may choose. Sizes are bytes, times are seconds unless the name says otherwise."""
@@ -86,7 +88,9 @@ class Settings(BaseSettings):
     breaker_pause_seconds: float = Field(
         60.0, gt=0, le=900, description="A paused stream tries a small batch after so long; twice that the next time."
     )
-    breaker_probe_events: int = Field(1_000, ge=1, description="The most events of that small batch.")
+    breaker_probe_events: int = Field(
+        1_000, ge=1, description="The most events of that small batch, which is one request at least."
+    )
     retry_jitter: float = Field(
         0.0, ge=0, le=1, description="An op's next try waits 2, 4, 8 s, and by chance up to this share longer."
     )
@@ -142,7 +146,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _no_chaos_in_earnest(self) -> Settings:
-        if self.chaos and not self.embedded:
+        hosts = {urlsplit(url).hostname for url in (self.database_url, self.redis_url) if url}
+        if self.chaos and not (self.embedded and hosts <= _LOOPBACK):
             raise ValueError("chaos is for `pipeline-platform up --chaos` with its embedded servers, nowhere else")
         return self
 

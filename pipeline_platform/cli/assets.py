@@ -157,7 +157,7 @@ def replay_row(
     key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Try a failed row again: a failing batch at once, a dead one by a replay of its dead letters.
+    """Try a failed row again: a failing batch at once, a dead one by a replay of its dead letters, the rest by a run.
 
     Exit code 1 when there is nothing to try again.
 

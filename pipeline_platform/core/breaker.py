@@ -19,8 +19,8 @@ class BreakerState(StrEnum):
 class BreakerLimits:
     """It opens at `share` of rejects among the last `window` events, of which at least `minimum` are rejects.
 
-    It stays open for `pause` seconds, twice as long each time it opens again, `longest_pause` at most. Then a batch of
-    at most `probe_events` events decides.
+    It stays open for `pause` seconds, twice as long each time it opens again within `longest_pause` of its closing, and
+    `longest_pause` at most. Then a batch of at most `probe_events` events, or of one request, decides.
     """
 
     share: float = 0.2

@@ -29,6 +29,7 @@ SQLSTATES = {
     "23": FailureKind.PERMANENT,  # integrity: the constraints are ours, so events do not break them, a schema might
     "25006": FailureKind.TRANSIENT,  # read only: a failover is under way
     "25P03": FailureKind.TRANSIENT,  # idle in transaction for too long
+    "25P04": FailureKind.TRANSIENT,  # in a transaction for too long
     "40": FailureKind.TRANSIENT,  # rolled back: serialization, deadlock
     "53": FailureKind.TRANSIENT,  # resources: disk full, out of memory, too many connections
     "54": FailureKind.POISON,  # a limit of PostgreSQL: too complex, too large

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from pipeline_platform.gateway.access import EdgeOf, scoped
 from pipeline_platform.gateway.openapi import PROBLEMS
 from pipeline_platform.gateway.problems import ProblemError
+from pipeline_platform.queue.keys import Key
 from pipeline_platform.warehouse.alert_views import AlertQuery, ListedAlert, list_alerts, open_counts
 
 router = APIRouter(prefix="/v1", tags=["alerts"], dependencies=[Depends(scoped("read"))], responses=PROBLEMS)
@@ -39,7 +40,7 @@ class AlertDocument(BaseModel):
     stream: str | None
     title: str
     body: str
-    sample: list[Any] | None
+    sample: list[Any] | None = Field(description="Examples; their payloads only for keys with the scope admin.")
     times: int = Field(description="How often it was raised since it opened.")
     raised_at: datetime
     last_raised_at: datetime
@@ -58,6 +59,7 @@ class AlertList(BaseModel):
 @router.get("/alerts", summary="Alerts and their deliveries")
 def read_alerts(
     edge: EdgeOf,
+    key: Annotated[Key, Depends(scoped("read"))],
     state: Annotated[Literal["open", "all"], Query(description="open: only those that last.")] = "open",
     stream: Annotated[str | None, Query(description="Only those of a declared stream.")] = None,
     severity: Annotated[Literal["info", "warning", "critical"] | None, Query()] = None,
@@ -74,7 +76,12 @@ def read_alerts(
     found = list_alerts(edge.engine, asked)
     page = found[:limit]
     following = str(page[-1].id) if len(found) > limit else None
-    return AlertList(data=list(map(_document, page)), next_cursor=following, open=open_counts(edge.engine))
+    payloads = "admin" in key.scopes
+    return AlertList(
+        data=[_document(alert, payloads=payloads) for alert in page],
+        next_cursor=following,
+        open=open_counts(edge.engine),
+    )
 
 
 def _before(cursor: str | None) -> int | None:
@@ -85,6 +92,12 @@ def _before(cursor: str | None) -> int | None:
     return int(cursor)
 
 
-def _document(alert: ListedAlert) -> AlertDocument:
+def _document(alert: ListedAlert, *, payloads: bool) -> AlertDocument:
+    sample = alert.sample
+    if isinstance(sample, list) and not payloads:
+        sample = [
+            {name: each[name] for name in each if name != "payload"} if isinstance(each, dict) else each
+            for each in sample
+        ]
     deliveries = [DeliveryDocument.model_validate(each, from_attributes=True) for each in alert.deliveries]
-    return AlertDocument.model_validate({**alert.__dict__, "deliveries": deliveries})
+    return AlertDocument.model_validate({**alert.__dict__, "sample": sample, "deliveries": deliveries})

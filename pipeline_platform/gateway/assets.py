@@ -12,7 +12,6 @@ from pipeline_platform.gateway.asset_documents import AssetDocument, AssetList, 
 from pipeline_platform.gateway.bodies import SmallBodies
 from pipeline_platform.gateway.moments import Moment
 from pipeline_platform.gateway.openapi import BODY_PROBLEMS, NOTHING_TO_REPLAY, PROBLEMS
-from pipeline_platform.gateway.problems import ProblemError
 from pipeline_platform.gateway.questions import LAST_ID, Question, RowId, Word, Words, refused_as, unknown_row
 from pipeline_platform.gateway.receipts import parse_receipt
 from pipeline_platform.gateway.replays import ReplayDocument, replay_document
@@ -72,7 +71,9 @@ class AssetReplayDocument(BaseModel):
 
     asset_id: int
     message: str
-    replay: ReplayDocument | None = Field(description="Null: the batch goes on by itself, its next attempt is due now.")
+    replay: ReplayDocument = Field(
+        description="The request in the audit; action `retry` where no dead letter is in it."
+    )
 
 
 @router.get("/assets", summary="Rows of the ledger", dependencies=[Depends(scoped("read"))])
@@ -99,16 +100,14 @@ def replay_asset(
     key: Annotated[Key, Depends(scoped("admin"))],
     asked: Annotated[AssetReplayRequest | None, Body()] = None,
 ) -> AssetReplayDocument:
-    """A dead batch by a replay of its dead letters; a failing one at once instead of after its pause."""
-    row = get_asset(edge.engine, id)
-    if row is None:
+    """A dead batch by a replay of its dead letters; a failing one at once instead of after its pause.
+
+    A partition, or a job that failed, by a run that is requested within seconds.
+    """
+    if get_asset(edge.engine, id) is None:
         raise unknown_row("row of assets", id)
-    if row.kind == "etl":
-        detail = f"Row {id} is a run of the Dagster job {row.job_name}: start the job again there."
-        raise ProblemError("nothing-to-replay", detail)
     with refused_as("nothing-to-replay"):
         done = retry_asset(
             edge.writer, id, requested_by=key.id, streams=edge.specs.keys(), note=asked.note if asked else None
         )
-    replay = replay_document(done.replay) if done.replay is not None else None
-    return AssetReplayDocument(asset_id=id, message=done.message, replay=replay)
+    return AssetReplayDocument(asset_id=id, message=done.message, replay=replay_document(done.replay))

@@ -152,7 +152,7 @@ def replay_letters(
     200 for a dry run, and where nothing matched; 202 when it has begun.
     """
     edit = asked.edit.edit() if asked.edit is not None else None
-    which, dry = _decided(edge, asked)
+    which, dry = _decided(edge, asked, replay=True)
     if dry:
         return _would(preview(edge.engine, edge.specs, which, edit))
     done = begin(edge.writer, which, edit, requested_by=key.id, streams=edge.specs.keys(), note=asked.note)
@@ -167,7 +167,7 @@ def discard_letters(
     edge: EdgeOf, asked: DiscardRequest, key: Annotated[Key, Depends(scoped("admin"))]
 ) -> ChangeDocument:
     """They can be looked at until their retention ends, and are not replayed any more."""
-    which, dry = _decided(edge, asked)
+    which, dry = _decided(edge, asked, replay=False)
     if dry:
         matched = count(edge.engine, replace(which, states=("open",)))
         message = f"{matched} open dead letters would be discarded. Nothing was changed: this was a dry run."
@@ -176,8 +176,11 @@ def discard_letters(
     return _did(done, f"{done.matched} dead letters are discarded, by request {done.id}.")
 
 
-def _decided(edge: Edge, asked: DiscardRequest) -> tuple[LetterFilter, bool]:
-    """Which letters, and whether it is a dry run: asked for or, unless said otherwise, when more than one matches."""
+def _decided(edge: Edge, asked: DiscardRequest, *, replay: bool) -> tuple[LetterFilter, bool]:
+    """Which letters, and whether it is a dry run: asked for or, unless said otherwise, when more than one matches.
+
+    A repeat of an event_id that the filter does not name is not taken by a replay: the dry run says so.
+    """
     which = asked.which()
     with refused_as("bad-parameter"):
         open_letters(which)
@@ -186,6 +189,9 @@ def _decided(edge: Edge, asked: DiscardRequest) -> tuple[LetterFilter, bool]:
     found = list_letters(edge.engine, replace(which, states=("open",)), limit=2).letters
     if len(found) != 1:
         return which, bool(found)
+    named = which.reasons or which.ids
+    if replay and not named and found[0].reason == Reason.DUPLICATE_EVENT_ID:
+        return which, True
     return LetterFilter(ids=(found[0].id,)), False  # that one, whatever comes to match meanwhile
 
 

@@ -19,10 +19,10 @@ router = APIRouter(prefix="/v1", tags=["dead letters"], dependencies=[Depends(sc
 
 
 class ReplayDocument(BaseModel):
-    """One request to replay or discard dead letters."""
+    """One request to replay or discard dead letters, or to try a row of `assets` again."""
 
     id: int
-    action: Literal["replay", "discard"]
+    action: Literal["replay", "discard", "retry"]
     stream: str | None = Field(description="Where the filter names one.")
     filter: dict[str, Any] = Field(description="Which dead letters were asked for.")
     edit: dict[str, Any] | None

@@ -16,10 +16,11 @@ from pipeline_platform.orchestration.ingest.sensors import ingest_sensor
 from pipeline_platform.orchestration.maintenance.history import history_job, history_schedule
 from pipeline_platform.orchestration.maintenance.jobs import maintenance_job, maintenance_schedule
 from pipeline_platform.orchestration.prices.definitions import price_definitions
+from pipeline_platform.orchestration.prices.schedules import PRICE_JOBS
 from pipeline_platform.orchestration.replay.jobs import replay_job_of
 from pipeline_platform.orchestration.replay.sensors import replay_sensor
 from pipeline_platform.orchestration.resources import build_resources, history_limits, letter_retention, plan_limits
-from pipeline_platform.orchestration.rollups.definitions import rollup_definitions
+from pipeline_platform.orchestration.rollups.definitions import rollup_definitions, rollup_jobs
 from pipeline_platform.settings import Settings
 
 
@@ -38,21 +39,26 @@ def definitions() -> dg.Definitions:
     )
     replays = [replay_job_of(spec, limits.max_run_seconds) for spec in specs]
     purge = history_job(history_limits(settings))
+    others = [check_job(specs), maintain, purge, deliver_job()]
+    rollups = rollup_definitions(specs, settings.rollup_interval, settings.rollup_pause, datetime.now(UTC))
+    prices = price_definitions(settings)
+    etl_jobs = [*others, *(rollups.jobs or ()), *(prices.jobs or ())]
+    job_of_asset = {"/".join(key.path): name for key, name in (PRICE_JOBS | rollup_jobs(specs)).items()}
     ours = dg.Definitions(
         assets=[*map(queue_asset, specs), *map(ingest_assets, specs)],
         asset_checks=[check for spec in specs for check in stream_checks(spec)],
         jobs=[
             *(ingest_job(spec, limits.max_run_seconds) for spec in specs),
             *replays,
-            *(check_job(specs), maintain, purge, deliver_job()),
+            *others,
         ],
         sensors=[
             *(ingest_sensor(spec, limits) for spec in specs),
-            *(replay_sensor(replays, limits), alerts_sensor(), failed_runs_sensor()),
+            replay_sensor(replays, etl_jobs, job_of_asset, limits),
+            *(alerts_sensor(), failed_runs_sensor()),
         ],
         schedules=[check_schedule(), maintenance_schedule(maintain), history_schedule(purge)],
         resources=build_resources(settings),
         executor=dg.in_process_executor,
     )
-    rollups = rollup_definitions(specs, settings.rollup_interval, settings.rollup_pause, datetime.now(UTC))
-    return dg.Definitions.merge(ours, rollups, price_definitions(settings))
+    return dg.Definitions.merge(ours, rollups, prices)

@@ -67,7 +67,7 @@ on conflict do nothing
 # Again: an open alert that was raised once more, and was told of long enough ago.
 _OWE_AGAIN = f"""
 {_RULES}
-update alert_deliveries d set state = 'pending', attempts = 0, not_before = null
+update alert_deliveries d set state = 'pending', attempts = 0, refusals = 0, not_before = null
 from rules r, alerts a
 where d.route = r.route and a.id = d.alert_id and d.phase = 'raised' and d.state in ('sent', 'dropped')
     and a.resolved_at is null and a.last_raised_at > coalesce(d.sent_at, d.not_before)
@@ -111,8 +111,12 @@ from unnest(cast(:ids as bigint[]), cast(:phases as text[]), cast(:tries as int[
 where (d.alert_id, d.phase, d.route) = (mine.alert_id, mine.phase, :route) and d.state = 'pending'
 """
 _TAKE = f"update alert_deliveries d set attempts = d.attempts + 1, not_before = :until {_MINE}"
+# Each delivery by itself: a new one that shares a claim with one refused for a day has its own day.
 _SETTLE = f"""
-update alert_deliveries d set state = :state, error = :error, not_before = :not_before,
+update alert_deliveries d set error = :error, refusals = d.refusals + :refused,
+    state = case when d.refusals + :refused >= {REFUSALS} then 'dropped' else :state end,
+    not_before = case when d.refusals + :refused >= {REFUSALS} then cast(:now as timestamptz)
+        else cast(:not_before as timestamptz) end,
     sent_at = case when :state = 'sent' then cast(:now as timestamptz) else d.sent_at end
 {_MINE} and d.attempts = mine.attempts returning d.alert_id
 """
@@ -174,7 +178,8 @@ class Outbox:
     def settle(self, claim: Claim, outcome: Outcome, now: datetime) -> int:
         """Notes what became of the claim; returns how many deliveries that held for: those still claimed."""
         state, error, not_before = _verdict(claim, outcome, now)
-        values = {"state": state, "error": error, "not_before": not_before, "now": now}
+        refused = int(isinstance(outcome, Refused))
+        values = {"state": state, "error": error, "not_before": not_before, "now": now, "refused": refused}
         with warehouse_errors(), self._engine.begin() as connection:
             mine = set(connection.scalars(sa.text(_SETTLE), {**_deliveries(claim), **values}))
             over = [each.alert_id for each in claim.notices if each.phase is Phase.RAISED and each.over]
@@ -192,12 +197,12 @@ class Outbox:
 
 
 def _verdict(claim: Claim, outcome: Outcome, now: datetime) -> tuple[str, str | None, datetime | None]:
-    """State, error and the time before which nothing is tried; for what is dropped, the time that it was."""
+    """State, error and the time before which nothing is tried; for what is dropped at once, the time that it was."""
     if isinstance(outcome, Sent):
         return "sent", None, None
     error = storable(outcome.why)[:500]
     if isinstance(outcome, Refused):
-        if outcome.drop or claim.longest >= REFUSALS:
+        if outcome.drop:
             return "dropped", error, now
         return "pending", error, now + timedelta(seconds=pause(99))
     return "pending", error, now + timedelta(seconds=pause(claim.longest, outcome.seconds))

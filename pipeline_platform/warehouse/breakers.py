@@ -15,7 +15,7 @@ from pipeline_platform.warehouse.alerts import Alert, raise_alert, resolve_alert
 from pipeline_platform.warehouse.engine import warehouse_errors
 from pipeline_platform.warehouse.schema import UNSETTLED, assets, breakers, dead_letters
 
-BATCHES = 200  # settled batches looked at; the window is reached long before
+BATCHES = 200  # settled batches looked at first: most streams reach the window long before
 EXAMPLES = 3
 EXAMPLE_CHARACTERS = 200
 
@@ -61,7 +61,7 @@ class Breakers:
         with warehouse_errors(), self._engine.begin() as connection:
             breaker = _get(connection, stream, lock=True)
             if breaker.state is BreakerState.CLOSED:
-                counts = recent(_settled(connection, asset_key, breaker.counted_after), limits)
+                counts = recent(_settled(connection, asset_key, breaker.counted_after, limits.window), limits)
                 if trips(counts, limits):
                     _open(connection, breaker, counts, limits, now)
             elif breaker.state is BreakerState.OPEN:
@@ -72,7 +72,14 @@ class Breakers:
                 if probe is not None and fails(probe, limits):
                     _open(connection, breaker, probe, limits, now)
                 elif probe is not None:
-                    _close(connection, breaker, breaker.probe_batch_id, now, "The batch that was let through is good.")
+                    _close(
+                        connection,
+                        breaker,
+                        breaker.probe_batch_id,
+                        now,
+                        "The batch that was let through is good.",
+                        breaker.openings,
+                    )
             return _get(connection, stream)
 
     def probe(self, stream: str, batch_id: int) -> None:
@@ -115,7 +122,8 @@ def _breaker(row: Any) -> Breaker:
 _REFUSED = assets.c.events_rejected - assets.c.events_duplicate
 
 
-def _settled(connection: sa.Connection, asset_key: str, after: int) -> list[Counts]:
+def _settled(connection: sa.Connection, asset_key: str, after: int, window: int) -> list[Counts]:
+    """The newest settled batches, enough for the window: a batch has one event at least."""
     query = (
         sa.select(assets.c.events_read, _REFUSED)
         .where(
@@ -125,9 +133,12 @@ def _settled(connection: sa.Connection, asset_key: str, after: int) -> list[Coun
             assets.c.state.not_in(UNSETTLED),
         )
         .order_by(assets.c.id.desc())
-        .limit(BATCHES)
     )
-    return [Counts(row[0], row[1]) for row in connection.execute(query)]
+    for most in (BATCHES, window):
+        found = [Counts(row[0], row[1]) for row in connection.execute(query.limit(most))]
+        if len(found) < most or sum(each.events for each in found) >= window:
+            break
+    return found
 
 
 def _probe(connection: sa.Connection, batch_id: int) -> Counts | None:
@@ -143,7 +154,12 @@ def _write(connection: sa.Connection, stream: str, **values: Any) -> None:
 
 
 def _open(connection: sa.Connection, breaker: Breaker, counts: Counts, limits: BreakerLimits, now: datetime) -> None:
-    stream, openings = breaker.stream, breaker.openings + 1
+    stream = breaker.stream
+    # One that opens again soon after it closed goes on counting: its pauses grow, and nobody is told every minute.
+    calm = breaker.state is BreakerState.CLOSED and (
+        breaker.changed_at is None or now - breaker.changed_at > timedelta(seconds=limits.longest_pause)
+    )
+    openings = 1 if calm else breaker.openings + 1
     seconds = pause(openings, limits)
     reason = f"{counts.rejected:,} of the last {counts.events:,} events were rejected."
     examples = _examples(connection, stream)
@@ -174,7 +190,9 @@ def _open(connection: sa.Connection, breaker: Breaker, counts: Counts, limits: B
     )
 
 
-def _close(connection: sa.Connection, breaker: Breaker, counted_after: int, now: datetime, reason: str) -> None:
+def _close(
+    connection: sa.Connection, breaker: Breaker, counted_after: int, now: datetime, reason: str, openings: int = 0
+) -> None:
     _write(
         connection,
         breaker.stream,
@@ -182,7 +200,7 @@ def _close(connection: sa.Connection, breaker: Breaker, counted_after: int, now:
         reason=reason,
         examples=None,
         counted_after=counted_after,
-        openings=0,
+        openings=openings,
         probe_batch_id=None,
         changed_at=now,
         probe_at=None,

@@ -146,7 +146,8 @@ def settle_batch(connection: sa.Connection, batch: ReadyBatch, outcome: Loaded, 
         sa.update(assets)
         .where(assets.c.id == batch.batch_id)
         .values(
-            state="dead" if batch.buried else "loaded",
+            # The letters of a replay that is given up are open again: nothing is left of its batch.
+            state="dead" if batch.buried and batch.letters is None else "loaded",
             run_id=batch.run_id,
             events_read=outcome.read,
             events_loaded=outcome.loaded,
@@ -234,8 +235,8 @@ def _park(cursor: psycopg.Cursor[tuple[object, ...]], spec: StreamSpec, batch: R
     if not len(rejections):
         return
     statement = (
-        b"copy dead_letters (stream, reason, field, message, payload, batch_id, run_id, receipt, line, received_at) "
-        b"from stdin"
+        b"copy dead_letters (stream, reason, field, message, payload, batch_id, run_id, receipt, line, received_at, "
+        b"stage) from stdin"
     )
     with cursor.copy(statement) as copy:
         bounds = np.flatnonzero(np.diff(rejections.entry)) + 1
@@ -258,6 +259,7 @@ def _park(cursor: psycopg.Cursor[tuple[object, ...]], spec: StreamSpec, batch: R
                         receipt,
                         line,
                         received,
+                        "load" if problem.reason is Reason.DUPLICATE_EVENT_ID else "validate",
                     )
                 )
 

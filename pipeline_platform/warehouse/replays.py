@@ -46,11 +46,11 @@ class Replay:
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """What `retry_asset` did, a sentence for people, and the replay it began, if it did."""
+    """What `retry_asset` did, a sentence for people, and its row in the audit."""
 
     asset_id: int
     message: str
-    replay: Replay | None = None
+    replay: Replay
 
 
 def replay_job(stream: str) -> str:
@@ -91,7 +91,7 @@ def begin(
         .with_for_update(skip_locked=True)
     )
     with warehouse_errors(), engine.begin() as connection:
-        replay_id = _insert(connection, "replay", which, edit, requested_by, note)
+        replay_id = _insert(connection, "replay", which.document(), edit, requested_by, note, _stream_of(which))
         matched = plan_replay(connection, replay_id, connection.execute(query), job_name_of)
         return _update(connection, replay_id, matched=matched, **({} if matched else _DONE))
 
@@ -103,7 +103,7 @@ def discard(engine: sa.Engine, which: LetterFilter, *, requested_by: str, note: 
     """
     taken = sa.select(dead_letters.c.id).where(open_letters(which)).with_for_update(skip_locked=True)
     with warehouse_errors(), engine.begin() as connection:
-        replay_id = _insert(connection, "discard", which, None, requested_by, note)
+        replay_id = _insert(connection, "discard", which.document(), None, requested_by, note, _stream_of(which))
         given_up = connection.execute(
             sa.update(dead_letters)
             .where(dead_letters.c.id.in_(taken))
@@ -124,6 +124,8 @@ def retry_asset(
 ) -> Retried:
     """Tries a whole row of `assets` again: a dead one by a replay of its letters, a failing one by being due at once.
 
+    For an ETL row the replay sensor requests a run, of the partition or of the job. All of it is in the audit.
+
     Raises PermanentError saying why where there is nothing to try again.
     """
     with warehouse_errors(), engine.begin() as connection:
@@ -131,17 +133,23 @@ def retry_asset(
         row = connection.execute(query.with_for_update()).one_or_none()
         if row is None:
             raise PermanentError(f"There is no row {asset_id} in assets.")
-        if row.kind == "etl":
-            raise PermanentError(
-                f"Row {asset_id} is {row.state}, and of the job {row.job_name}: launch that again in the Dagster UI."
-            )
+        which = {"asset_id": asset_id}
+        if row.kind == "etl" and row.state == "failed":
+            if connection.execute(_retries().where(assets.c.id == asset_id)).first() is not None:
+                raise PermanentError(f"Row {asset_id} has nothing to retry: its next run is requested already.")
+            what = row.partition_key or row.job_name
+            again = _update(connection, _insert(connection, "retry", which, None, requested_by, note))
+            return Retried(asset_id, f"A run for {what} is requested within seconds (request {again.id}).", again)
         if row.state in UNSETTLED:
             if row.not_before is None:
                 waits = f"attempt {row.attempt} is under way" if row.attempt else "its first run is about to begin"
                 raise PermanentError(f"Row {asset_id} has nothing to retry: {waits}.")
             due = {"not_before": sa.func.least(assets.c.not_before, sa.func.now())}
             connection.execute(sa.update(assets).where(assets.c.id == asset_id).values(**due))
-            return Retried(asset_id, f"Row {asset_id} is due now; attempt {row.attempt + 1} begins within seconds.")
+            request_id = _insert(connection, "retry", which, None, requested_by, note)
+            again = _update(connection, request_id, **_DONE)
+            said = f"Row {asset_id} is due now; attempt {row.attempt + 1} begins within seconds."
+            return Retried(asset_id, said, again)
     if row.state != "dead":
         rejected = (
             f" Its {row.events_rejected} rejected events are dead letters: replay those, by the filter batch_id "
@@ -152,12 +160,46 @@ def retry_asset(
         raise PermanentError(f"Row {asset_id} is {row.state}: there is nothing to retry.{rejected}")
     if row.stream not in streams:
         raise PermanentError(f"Row {asset_id} is of the stream {row.stream}, which is not declared any more.")
-    which = LetterFilter(batch_id=asset_id)
-    replay = begin(engine, which, requested_by=requested_by, streams=streams, note=note, job_name_of=job_name_of)
+    letters = LetterFilter(batch_id=asset_id)
+    replay = begin(engine, letters, requested_by=requested_by, streams=streams, note=note, job_name_of=job_name_of)
     if not replay.matched:
-        counts = ", ".join(f"{each.letters} {each.state}" for each in counts_by(engine, which))
+        counts = ", ".join(f"{each.letters} {each.state}" for each in counts_by(engine, letters))
         raise PermanentError(f"Row {asset_id} has no open dead letters to replay; it has {counts or 'none at all'}.")
     return Retried(asset_id, f"Replay {replay.id} tries the {replay.matched} events of row {asset_id} again.", replay)
+
+
+@dataclass(frozen=True)
+class AskedRetry:
+    """A request to try an ETL row again."""
+
+    id: int
+    asset_id: int
+    asset_key: str
+    partition_key: str | None
+
+
+def asked_retries(engine: sa.Engine) -> list[AskedRetry]:
+    """The ETL rows that are to be tried again and for which no run is requested yet."""
+    with warehouse_errors(), engine.connect() as connection:
+        return [AskedRetry(*row) for row in connection.execute(_retries().order_by(replays.c.id))]
+
+
+def retried(engine: sa.Engine, retry: AskedRetry) -> None:
+    """Notes that the run is requested. A partition's row goes on with it; that of a failed job has had its day."""
+    with warehouse_errors(), engine.begin() as connection:
+        _update(connection, retry.id, **_DONE)
+        of_job = assets.c.asset_key.startswith("job/", autoescape=True)
+        statement = sa.update(assets).where(assets.c.id == retry.asset_id, of_job, assets.c.state == "failed")
+        connection.execute(statement.values(state="replayed"))
+
+
+def _retries() -> sa.Select[Any]:
+    asset_id = sa.cast(replays.c.filter["asset_id"].astext, sa.BigInteger)
+    return (
+        sa.select(replays.c.id, assets.c.id, assets.c.asset_key, assets.c.partition_key)
+        .join(assets, assets.c.id == asset_id)
+        .where(replays.c.action == "retry", replays.c.state == "running")
+    )
 
 
 def get_replay(engine: sa.Engine, replay_id: int) -> Replay | None:
@@ -230,15 +272,16 @@ _DONE: dict[str, Any] = {"state": "done", "finished_at": sa.func.clock_timestamp
 def _insert(
     connection: sa.Connection,
     action: str,
-    which: LetterFilter,
+    which: dict[str, Any],
     edit: Edit | None,
     requested_by: str,
     note: str | None,
+    stream: str | None = None,
 ) -> int:
     statement = sa.insert(replays).values(
         action=action,
-        stream=which.streams[0] if len(which.streams) == 1 else None,
-        filter=which.document(),
+        stream=stream,
+        filter=which,
         edit=edit.document() if edit is not None else sa.null(),
         requested_by=storable(requested_by)[:200],
         note=storable(note)[:1000] if note else None,
@@ -247,6 +290,11 @@ def _insert(
     return int(connection.execute(statement.returning(replays.c.id)).scalar_one())
 
 
+def _stream_of(which: LetterFilter) -> str | None:
+    return which.streams[0] if len(which.streams) == 1 else None
+
+
 def _update(connection: sa.Connection, replay_id: int, **values: Any) -> Replay:
+    values = values or {"state": replays.c.state}
     statement = sa.update(replays).where(replays.c.id == replay_id).values(**values)
     return Replay(*connection.execute(statement.returning(*_COLUMNS)).one())

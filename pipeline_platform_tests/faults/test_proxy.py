@@ -38,3 +38,4 @@ def test_half_open_and_slow_connections(proxied: ProxiedStand) -> None:
         time.sleep(SECONDS)
         proxied.calm()
         under.times = proxied.queue.frozen + proxied.warehouse.frozen - before
+        assert under.times > 0

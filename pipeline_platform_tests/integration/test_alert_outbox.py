@@ -245,9 +245,14 @@ def test_a_refused_address_is_tried_every_five_minutes_for_a_day_and_a_refused_m
     desk.wait(299)
     assert desk.deliver() == []
     desk.wait(1)
-    execute(desk.engine, "update alert_deliveries set attempts = :tries", tries=REFUSALS - 1)
-    assert desk.deliver(outcome=Refused("404"))
-    assert rows(desk.engine, "select state, error from alert_deliveries") == [("dropped", "404")]
+    execute(desk.engine, "update alert_deliveries set refusals = :tries", tries=REFUSALS - 1)
+    desk.raise_("younger")
+    desk.wait(10)
+    assert len(desk.deliver(outcome=Refused("404"))) == 2
+    told = "select state, error, refusals from alert_deliveries order by alert_id"
+    assert rows(desk.engine, told) == [("dropped", "404", REFUSALS), ("pending", "404", 1)]
+    desk.wait(300)
+    assert desk.deliver() == [("raised", "younger")]
     desk.raise_("bad")
     desk.wait(10)
     assert desk.deliver(outcome=Refused("400", drop=True)) == [("raised", "bad")]
@@ -256,6 +261,17 @@ def test_a_refused_address_is_tried_every_five_minutes_for_a_day_and_a_refused_m
     desk.wait(3600)
     desk.raise_("bad")
     assert desk.deliver() == [("raised", "bad")], "raised again, long enough after"
+
+
+def test_a_day_of_being_away_is_no_day_of_refusing(desk: Desk) -> None:
+    desk.raise_()
+    desk.wait(10)
+    assert desk.deliver(outcome=Later(0, "down"))
+    execute(desk.engine, "update alert_deliveries set attempts = :tries", tries=REFUSALS)
+    desk.wait(600)
+    assert desk.deliver(outcome=Refused("404"))
+    desk.wait(300)
+    assert desk.deliver() == [("raised", "k")]
 
 
 def test_two_deliverers_at_once_send_once(desk: Desk) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
+
 from pipeline_platform.core.breaker import BreakerLimits, BreakerState
 from pipeline_platform.orchestration.ingest.planner import RunState
 from pipeline_platform.queue.protocol import NewEntry
+from pipeline_platform.warehouse import breakers
 from pipeline_platform.warehouse.breakers import Breakers
 from pipeline_platform.warehouse.health import HealthState, stream_health
 from pipeline_platform_tests.integration.batches import event, rows
@@ -52,7 +55,7 @@ def test_a_good_probe_closes_it_and_everything_that_waited_is_loaded(world: Worl
     assert _drain(world) == 27
 
     assert rows(world.engine, "select resolved_at is not null from alerts where kind = 'breaker_open'") == [(True,)]
-    assert Breakers(world.engine).get(NAME).openings == 0
+    assert Breakers(world.engine).get(NAME).state is BreakerState.CLOSED
     assert stream_health(world.engine, NAME).state is HealthState.OK
 
 
@@ -103,6 +106,33 @@ def test_few_rejects_and_repeats_of_an_event_id_do_not_open_it(world: World) -> 
     with world.engine.begin() as connection:
         connection.exec_driver_sql("update assets set events_duplicate = events_rejected")
     assert not world.tick(PLANS).paused
+
+
+@pytest.mark.parametrize(("calm", "openings"), [(800, 2), (901, 1)])
+def test_one_that_opens_again_soon_after_it_closed_waits_longer(world: World, calm: float, openings: int) -> None:
+    _open(world)
+    _post(world, good=30)
+    world.tick(PLANS)
+    world.wait(60)
+    _drain(world)
+    assert Breakers(world.engine).get(NAME).state is BreakerState.CLOSED
+    world.wait(calm)
+    _open(world)
+    breaker = Breakers(world.engine).get(NAME)
+    assert breaker.openings == openings
+    assert breaker.probe_at == world.now + timedelta(seconds=60 * 2 ** (openings - 1))
+
+
+def test_a_stream_of_one_event_a_batch_is_judged_by_its_last_events_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breakers, "BATCHES", 5)
+    single = replace(PLANS, max_events=1, in_flight=100)
+    _post(world, bad=12)
+    for request in world.tick(single).requests:
+        world.load(request)
+    assert world.tick(single).paused
+    assert "12 of the last 12 events" in str(Breakers(world.engine).get(NAME).reason)
 
 
 def _open(world: World) -> None:

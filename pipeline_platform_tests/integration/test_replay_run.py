@@ -8,9 +8,12 @@ import dagster as dg
 import pytest
 
 from pipeline_platform.core.edits import Edit
-from pipeline_platform.core.failures import NextStep
+from pipeline_platform.core.failures import Failure, FailureKind, NextStep
+from pipeline_platform.orchestration.prices.partitions import RANGE_END, RANGE_START
 from pipeline_platform.warehouse.dead_letters import LetterFilter
-from pipeline_platform.warehouse.replays import Replay, begin, get_replay
+from pipeline_platform.warehouse.etl_ledger import EtlLedger
+from pipeline_platform.warehouse.failed_runs import FailedRun, record_failed_runs
+from pipeline_platform.warehouse.replays import Replay, begin, get_replay, retry_asset
 from pipeline_platform_tests.integration.batches import execute, rows
 from pipeline_platform_tests.integration.test_ingest_run import Stack, reading, stack  # noqa: F401
 from pipeline_platform_tests.integration.test_poison import planted  # noqa: F401
@@ -141,6 +144,31 @@ def test_settled_letters_are_purged_by_the_maintenance_once_they_are_old(stack: 
     execute(stack.engine, "update dead_letters set state = 'discarded', settled_at = now() where id = 3")
     assert stack.run(job="maintain_warehouse").success
     assert rows(stack.engine, "select id, state from dead_letters order by id") == [(3, "discarded"), (4, "open")]
+
+
+def test_rows_of_partitions_and_of_failed_jobs_are_tried_again_by_a_run(stack: Stack) -> None:  # noqa: F811
+    book, day = EtlLedger(stack.engine), "2026-01-02"
+    lost = book.begin("warehouse/telemetry_1d", [day], "run-1", "rollup_telemetry_1d")
+    book.fail(lost.id, Failure(FailureKind.LOST, "E", "m", run_id="run-1"), not_before=datetime.now(UTC))
+    failed = FailedRun("run-2", "maintain_warehouse", FailureKind.PERMANENT, "E", "m", datetime.now(UTC))
+    record_failed_runs(stack.engine, [failed])
+    for row_id in (1, 2):
+        retry_asset(stack.engine, row_id, requested_by="test", streams=("telemetry",))
+    partition, job = _tick(stack)
+    assert (partition.job_name, partition.tags[RANGE_START], partition.tags[RANGE_END]) == (
+        *("rollup_telemetry_1d", day, day),
+    )
+    assert (job.job_name, job.run_key) == ("maintain_warehouse", "retry-2")
+    assert _tick(stack) == []
+    states = "select asset_key, state, attempt from assets order by id"
+    assert rows(stack.engine, states)[1] == ("job/maintain_warehouse", "replayed", 1)
+    assert (
+        stack.repository.get_job("rollup_telemetry_1d")
+        .execute_in_process(instance=stack.instance, tags={RANGE_START: day, RANGE_END: day})
+        .success
+    )
+    assert rows(stack.engine, states)[0] == ("warehouse/telemetry_1d", "loaded", 2)
+    assert rows(stack.engine, "select distinct action, state from replays") == [("retry", "done")]
 
 
 def _begin(stack: Stack, edit: Edit | None = None, which: LetterFilter | None = None) -> Replay:  # noqa: F811

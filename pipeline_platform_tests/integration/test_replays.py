@@ -28,10 +28,12 @@ from pipeline_platform.warehouse.replay_batches import split_replay
 from pipeline_platform.warehouse.replay_preview import preview
 from pipeline_platform.warehouse.replays import (
     Replay,
+    asked_retries,
     begin,
     discard,
     get_replay,
     list_replays,
+    retried,
     retry_asset,
     settle_replay,
 )
@@ -309,7 +311,7 @@ def test_a_failing_row_is_due_at_once_and_others_say_why_not(replays: Replays) -
     engine, ledger = replays.engine, Ledger(replays.engine)
 
     def retry(asset_id: int) -> None:
-        retry_asset(engine, asset_id, requested_by="test", streams=STREAMS)
+        retry_asset(engine, asset_id, requested_by="test", streams=STREAMS, note="it is mended")
 
     row = plan(engine, TELEMETRY, entry(0, event()))
     with pytest.raises(PermanentError, match="its first run is about to begin"):
@@ -322,13 +324,23 @@ def test_a_failing_row_is_due_at_once_and_others_say_why_not(replays: Replays) -
     ledger.fail(row.id, failure(asked, FailureKind.PERMANENT), not_before=replays.now + timedelta(hours=1))
     retry(row.id)
     assert rows(engine, "select not_before <= now() from assets") == [(True,)]
+    audit = "select action, filter, requested_by, note, state, finished_at is not null from replays"
+    assert rows(engine, audit) == [("retry", {"asset_id": row.id}, "test", "it is mended", "done", True)]
     load(engine, TELEMETRY, ready(TELEMETRY, row, [entry(0, event(), b"x")]))
     with pytest.raises(PermanentError, match=r"is loaded: there is nothing to retry\. Its 1 rejected events"):
         retry(row.id)
     with pytest.raises(PermanentError, match="no row 99"):
         retry(99)
     execute(engine, "update assets set kind = 'etl', state = 'failed', job_name = 'prices'")
-    with pytest.raises(PermanentError, match="of the job prices: launch that again"):
+    retry(row.id)
+    with pytest.raises(PermanentError, match="its next run is requested already"):
+        retry(row.id)
+    (waiting,) = asked_retries(engine)
+    assert (waiting.asset_id, waiting.partition_key) == (row.id, None)
+    retried(engine, waiting)
+    assert asked_retries(engine) == []
+    execute(engine, "update assets set state = 'loaded'")
+    with pytest.raises(PermanentError, match="is loaded: there is nothing to retry"):
         retry(row.id)
 
 

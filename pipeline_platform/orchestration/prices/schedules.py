@@ -21,6 +21,7 @@ from pipeline_platform.orchestration.under_way import run_under_way
 from pipeline_platform.sources.plan import PricePlan
 
 QUOTES_JOB, CANDLES_JOB, DAYS_JOB = "prices_quotes", "prices_candles", "prices_days"
+PRICE_JOBS = {QUOTES: QUOTES_JOB, CANDLES: CANDLES_JOB, DAILY: DAYS_JOB, ORDERS_USD: DAYS_JOB}
 TAGS = {"dagster-celery/queue": "etl"}
 ONLY_GAPS = {**CALM, "ops": {"prices__candles": {"config": {"only_gaps": True}}}}
 

@@ -2,48 +2,73 @@
 
 # No postponed annotations here: Dagster reads them at run time.
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
 import sqlalchemy as sa
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from pipeline_platform.errors import TransientError
 from pipeline_platform.orchestration.ingest.planner import Request, RunState, retry
 from pipeline_platform.orchestration.ingest.sensors import run_state
+from pipeline_platform.orchestration.prices.partitions import RANGE_END, RANGE_START
 from pipeline_platform.orchestration.resources import CALM, PlanLimits, Warehouse
 from pipeline_platform.warehouse.ledger import Ledger
 from pipeline_platform.warehouse.ledger_rows import LedgerRow
 from pipeline_platform.warehouse.replay_batches import split_replay
-from pipeline_platform.warehouse.replays import replay_job
+from pipeline_platform.warehouse.replays import asked_retries, replay_job, retried
 
 INTERVAL = 1
 AT_ONCE = 1  # runs of one stream: ingest wants the workers and the minutes too
 
 
-def replay_sensor(jobs: Sequence[dg.JobDefinition], limits: PlanLimits) -> dg.SensorDefinition:
-    """One sensor for the replays of all streams; on from the start."""
+Job = dg.JobDefinition | UnresolvedAssetJobDefinition
+
+
+def replay_sensor(
+    jobs: Sequence[dg.JobDefinition], others: Sequence[Job], job_of_asset: Mapping[str, str], limits: PlanLimits
+) -> dg.SensorDefinition:
+    """One sensor for the replays of all streams, and for the rows of `assets` of `others` that are to be tried again.
+
+    On from the start.
+    """
     known = {job.name for job in jobs}
+    names = {job.name for job in others}
 
     @dg.sensor(
         name="replay_sensor",
-        jobs=jobs,
+        jobs=[*jobs, *others],
         minimum_interval_seconds=INTERVAL,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Requests a run for each batch of dead letters that is to be replayed.",
+        description="Requests a run for each batch of dead letters, and each failed row, that is to be tried again.",
     )
     def replay(context: dg.SensorEvaluationContext, warehouse: Warehouse) -> dg.SensorResult | dg.SkipReason:
         try:
             requests = replay_tick(
                 warehouse.engine, known, limits, lambda row: run_state(context.instance, row), datetime.now(UTC)
             )
+            again = list(retries(warehouse.engine, names, job_of_asset))
         except TransientError as error:
             return dg.SkipReason(f"{error} The next tick tries again.")
-        if not requests:
+        if not requests and not again:
             return dg.SkipReason("No batch of a replay is due.")
-        return dg.SensorResult(run_requests=[_run_request(request) for request in requests])
+        return dg.SensorResult(run_requests=[*map(_run_request, requests), *again])
 
     return replay
+
+
+def retries(engine: sa.Engine, jobs: Collection[str], job_of_asset: Mapping[str, str]) -> Iterator[dg.RunRequest]:
+    """A run for each ETL row that is to be tried again: of its partition, or of the job that failed."""
+    for asked in asked_retries(engine):
+        name = asked.asset_key.removeprefix("job/")
+        job = name if name != asked.asset_key else job_of_asset.get(asked.asset_key)
+        if job in jobs:
+            tags = {"pipeline/asset_row": str(asked.asset_id)}
+            if asked.partition_key and job != name:
+                tags |= {RANGE_START: asked.partition_key, RANGE_END: asked.partition_key}
+            yield dg.RunRequest(run_key=f"retry-{asked.id}", job_name=job, tags=tags)
+        retried(engine, asked)
 
 
 def replay_tick(

@@ -9,10 +9,15 @@ import dagster as dg
 
 from pipeline_platform.core.rollups import Grain
 from pipeline_platform.core.streams import StreamSpec
-from pipeline_platform.orchestration.rollups.assets import rollup_assets, rollup_job
+from pipeline_platform.orchestration.rollups.assets import job_name, rollup_assets, rollup_job, rollup_key
 from pipeline_platform.orchestration.rollups.checks import rollup_checks
 from pipeline_platform.orchestration.rollups.schedules import rollup_schedule
 from pipeline_platform.orchestration.rollups.sensors import rollup_sensor
+
+
+def rollup_jobs(specs: Sequence[StreamSpec]) -> dict[dg.AssetKey, str]:
+    """The name of the job of each rollup."""
+    return {rollup_key(spec.name, grain): job_name(spec.name, grain) for spec in specs for grain in Grain}
 
 
 def rollup_definitions(specs: Sequence[StreamSpec], interval: int, pause: float, now: datetime) -> dg.Definitions:

@@ -140,14 +140,19 @@ def test_what_cannot_be_asked_is_refused_with_a_reason(client: Client, query: st
 def test_a_failing_batch_is_due_at_once_when_it_is_replayed(client: Client, batches: list[LedgerRow]) -> None:
     answer = client.http.post(f"{client.base}/v1/assets/2/replay", json={"note": "disk is larger now"}, timeout=30)
     assert answer.status_code == 200, answer.text
-    assert answer.json()["replay"] is None
+    audit = answer.json()["replay"]
+    assert [audit[name] for name in ("action", "filter", "note", "state")] == [
+        *("retry", {"asset_id": 2}, "disk is larger now", "done"),
+    ]
     assert "due now" in answer.json()["message"]
     due = client.get("/v1/assets/2").json()["error"]["next_attempt_at"]
     assert datetime.fromisoformat(due) <= datetime.now(UTC)
-    for row, says in ((1, "1 rejected events are dead letters"), (3, "about to begin"), (4, "start the job again")):
+    for row, says in ((1, "1 rejected events are dead letters"), (3, "about to begin")):
         refused = client.http.post(f"{client.base}/v1/assets/{row}/replay", timeout=30)
         assert (refused.status_code, refused.json()["type"].rsplit(":", 1)[1]) == (409, "nothing-to-replay")
         assert says in refused.json()["detail"]
+    partition = client.http.post(f"{client.base}/v1/assets/4/replay", timeout=30)
+    assert "is requested within seconds" in partition.json()["message"], partition.text
     assert client.http.post(f"{client.base}/v1/assets/99/replay", timeout=30).status_code == 404
     assert client.get("/v1/assets/99").json()["type"].endswith("unknown-row")
     wrong = client.http.post(f"{client.base}/v1/assets/2/replay", json={"nota": "x"}, timeout=30)

@@ -156,6 +156,19 @@ def test_more_than_one_letter_is_a_dry_run_unless_it_is_said_otherwise(client: C
 
 
 @pytest.mark.usefixtures("receipt")
+def test_a_repeat_of_an_event_id_is_replayed_only_when_it_is_named(client: Client, engine: sa.Engine) -> None:
+    one = client.get("/v1/dead-letters?reason=missing_field").json()["data"][0]["id"]
+    with engine.begin() as connection:
+        statement = "update dead_letters set reason = 'duplicate_event_id', field = 'only' where id = :id"
+        connection.execute(sa.text(statement), {"id": one})
+    unnamed = act(client, "replay", {"filter": {"fields": ["only"]}})
+    assert (unnamed.status_code, unnamed.json()["dry_run"], unnamed.json()["preview"]["would_pass"]) == (200, True, 0)
+    assert act(client, "replay", {"filter": {"fields": ["only"]}, "dry_run": False}).json()["matched"] == 0
+    named = act(client, "replay", {"filter": {"fields": ["only"], "reasons": ["duplicate_event_id"]}})
+    assert (named.status_code, named.json()["matched"]) == (202, 1)
+
+
+@pytest.mark.usefixtures("receipt")
 def test_one_letter_is_replayed_or_discarded_at_once(client: Client) -> None:
     first = client.get("/v1/dead-letters?reason=missing_field").json()["data"][0]["id"]
     looked = act(client, "discard", {"ids": [first], "dry_run": True}).json()
