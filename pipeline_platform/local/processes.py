@@ -31,7 +31,7 @@ class Service:
 
     `ready` answers whether it does its work; it must return within a few seconds and not raise. `env` None inherits
     ours. A `critical` service is not restarted: its death ends the whole stack. `clean_up` ends what of it may live on
-    outside its session; it is called after every end.
+    outside its session; it is called after every end. No other service needs a `leaf`: leaves stop at the same time.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Service:
     start_timeout: float = 60.0
     critical: bool = False
     clean_up: Callable[[], None] | None = None
+    leaf: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Child:
         self.service = service
         self._reaper = reaper
         self._on_line = on_line
+        self._asked = False
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         who = service.account
         switch = [str(who.uid), str(who.gid)] if who else ["-1", "-1"]
@@ -96,13 +98,18 @@ class Child:
         """None while it runs; negative for a signal."""
         return self._process.poll()
 
+    def ask(self) -> None:
+        """Ask its leader to stop, and do not wait; a second time nothing is asked."""
+        if not self._asked and self.exit_code() is None:
+            self._process.send_signal(self.service.stop_signal)
+        self._asked = True
+
     def stop(self, impatient: Callable[[], bool], clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
         """Ask its leader to stop, wait `stop_timeout` unless `impatient`, then kill whatever is left of the session."""
-        if self.exit_code() is None:
-            self._process.send_signal(self.service.stop_signal)
-            deadline = clock() + self.service.stop_timeout
-            while self.exit_code() is None and clock() < deadline and not impatient():
-                sleep(0.02)
+        self.ask()
+        deadline = clock() + self.service.stop_timeout
+        while self.exit_code() is None and clock() < deadline and not impatient():
+            sleep(0.02)
         self.sweep()
 
     def sweep(self) -> None:

@@ -120,7 +120,14 @@ class Stack:
         self.connections.save(self._state_dir)
 
     def _service(
-        self, name: str, argv: Sequence[str], ready: Callable[[], bool], *, stop_timeout: float = 10.0, **env: str
+        self,
+        name: str,
+        argv: Sequence[str],
+        ready: Callable[[], bool],
+        *,
+        stop_timeout: float = 10.0,
+        leaf: bool = False,
+        **env: str,
     ) -> Service:
         return Service(
             name,
@@ -130,6 +137,7 @@ class Stack:
             cwd=self._home,
             start_timeout=120.0,
             stop_timeout=stop_timeout,
+            leaf=leaf,
         )
 
     def _gateway(self) -> Service:
@@ -159,6 +167,7 @@ class Stack:
             worker_arguments(children, f"{name}@%h", queues),
             appears(ready),
             stop_timeout=20.0,
+            leaf=True,
             PIPELINE_WORKER_READY_FILE=str(ready),
         )
 
@@ -168,12 +177,12 @@ class Stack:
         argv += ["--cadence", str(self._settings.daemon_cadence), "--log-level", "warning"]
         if self._settings.daemon == "stock":
             argv = ["dagster._daemon", "run", "--workspace", workspace, "--log-level", "warning"]
-        return self._service("daemon", argv, daemon_beats(self._database.dagster_url))
+        return self._service("daemon", argv, daemon_beats(self._database.dagster_url), leaf=True)
 
     def _webserver(self) -> Service:
         argv = ["dagster_webserver", "--workspace", str(self._home / "workspace.yaml")]
         argv += ["--host", self._settings.host, "--port", str(self._settings.dagster_port), "--log-level", "warning"]
-        return self._service("dagster", argv, http_ok(f"{self._dagster}/server_info"))
+        return self._service("dagster", argv, http_ok(f"{self._dagster}/server_info"), leaf=True)
 
     def _prices(self, port: int) -> Service:
         """Made-up prices for the demo, so that it needs no internet."""
@@ -182,7 +191,7 @@ class Stack:
 
     def _demo(self) -> Service:
         argv = ["pipeline_platform.local.demo", "--state-dir", str(self._state_dir)]
-        return self._service("demo", argv, _always)
+        return self._service("demo", argv, _always, leaf=True)
 
 
 def _always() -> bool:

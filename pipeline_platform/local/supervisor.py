@@ -62,18 +62,26 @@ class Supervisor:
         self._stops += 1
 
     def start(self) -> bool:
-        """Start everything in order, each service awaited; False when a stop was asked for meanwhile.
+        """Start everything in order, each service awaited, leaves together; False when a stop was asked for meanwhile.
 
         PlatformError, with its last lines, when a service does not become ready; the others are stopped by then.
         """
+        leaves: list[Unit] = []
         try:
             for item in self._plan:
                 if self._stops:
                     return False
-                if isinstance(item, Step):
-                    item.run()
+                if isinstance(item, Service):
+                    leaves.append(self._new(item))
+                    if item.leaf:
+                        continue
+                    self._await([leaves.pop()])
                 else:
-                    self._start_service(item)
+                    self._await(leaves)
+                    leaves = []
+                    if not self._stops:
+                        item.run()
+            self._await(leaves)
         except BaseException:
             self.stop()
             raise
@@ -93,7 +101,10 @@ class Supervisor:
             self._look_after(unit)
 
     def stop(self) -> None:
-        """Stop everything, the last started first. Can be called again."""
+        """Stop everything, the leaves at once, then the last started first. Can be called again."""
+        for unit in self._units.values():
+            if unit.child is not None and unit.service.leaf:
+                unit.child.ask()
         for unit in reversed(list(self._units.values())):
             if unit.child is not None:
                 unit.child.stop(lambda: self._stops > 1, self._clock, self._sleep)
@@ -105,23 +116,36 @@ class Supervisor:
             self._reaper.close()
             self._reaper = None
 
-    def _start_service(self, service: Service) -> None:
+    def _new(self, service: Service) -> Unit:
         unit = Unit(service, ServiceLog(self._state_dir / "logs" / f"{service.name}.log"))
         self._units[service.name] = unit
-        child = self._launch(unit)
-        while not self._stops:
-            code = child.exit_code()
-            if code is None and service.ready():
-                self._enter(unit, "ready")
-                self._say(f"{service.name} is ready after {self._clock() - unit.launched_at:.1f} s")
-                return
-            if code is not None or self._late(unit):
-                child.sweep()
-                self._enter(unit, "failed")
-                what = ending(code) if code is not None else f"was not ready after {service.start_timeout:g} s"
-                tail = "".join(f"\n  {line}" for line in child.tail) or " (none)"
-                raise PlatformError(f"{service.name} {what}. Its last lines:{tail}")
-            self._sleep(POLL_SECONDS)
+        self._launch(unit)
+        return unit
+
+    def _await(self, units: Sequence[Unit]) -> None:
+        """Waits until all of them are ready, or a stop is asked for."""
+        waiting = list(units)
+        while waiting and not self._stops:
+            waiting = [unit for unit in waiting if not self._is_up(unit)]
+            if waiting:
+                self._sleep(POLL_SECONDS)
+
+    def _is_up(self, unit: Unit) -> bool:
+        """Whether it is ready now; PlatformError when it never will be."""
+        service, child = unit.service, unit.child
+        assert child is not None
+        code = child.exit_code()
+        if code is None and service.ready():
+            self._enter(unit, "ready")
+            self._say(f"{service.name} is ready after {self._clock() - unit.launched_at:.1f} s")
+            return True
+        if code is not None or self._late(unit):
+            child.sweep()
+            self._enter(unit, "failed")
+            what = ending(code) if code is not None else f"was not ready after {service.start_timeout:g} s"
+            tail = "".join(f"\n  {line}" for line in child.tail) or " (none)"
+            raise PlatformError(f"{service.name} {what}. Its last lines:{tail}")
+        return False
 
     def _launch(self, unit: Unit) -> Child:
         self._reaper = self._reaper or Reaper()

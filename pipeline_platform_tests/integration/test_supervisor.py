@@ -138,6 +138,34 @@ def test_services_start_in_order_with_steps_between_and_stop_in_reverse(state_di
     assert (state_dir / "logs" / "first.log").read_text() == "hello\nbye\n"
 
 
+def test_leaves_start_and_stop_together(state_dir: Path) -> None:
+    lines: list[tuple[str, str]] = []
+
+    def heard(name: str, line: str) -> Callable[[], bool]:
+        return lambda: (name, line) in lines
+
+    # Each of two leaves waits for the other, when it starts and when it stops; what they need goes last.
+    meets = "import pathlib, signal, sys, time\n" + (
+        "def meet(what):\n"
+        "    pathlib.Path(sys.argv[1], what + sys.argv[2]).touch()\n"
+        "    while not pathlib.Path(sys.argv[1], what + sys.argv[3]).exists(): time.sleep(0.01)\n"
+        "def stop(*_):\n    meet('stop'); print('bye', flush=True); sys.exit()\n"
+        "signal.signal(signal.SIGTERM, stop); meet('start'); print('hello', flush=True)\n"
+        "while True: time.sleep(1)\n"
+    )
+    plan: list[Service | Step] = [script("import time; time.sleep(600)", "root")]
+    for name, other in (("left", "right"), ("right", "left")):
+        argv = [sys.executable, "-c", meets, str(state_dir), name, other]
+        plan.append(Service(name, argv, heard(name, "hello"), leaf=True, start_timeout=20.0))
+    steps: list[str] = []
+    plan.append(Step("after", lambda: steps.extend(each.state for each in read_services(state_dir))))
+    supervisor = Supervisor(plan, lambda name, line: lines.append((name, line)), state_dir)
+    assert supervisor.start()
+    assert steps == ["ready", "ready", "ready"]
+    supervisor.stop()
+    assert {name for name, line in lines if line == "bye"} == {"left", "right"}
+
+
 def test_a_dead_service_is_restarted_with_growing_waits_and_without_its_grandchildren(state_dir: Path) -> None:
     pids: list[int] = []
     waits: list[str] = []
