@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from pipeline_platform.core.breaker import BreakerLimits
 from pipeline_platform.core.failures import Failure, FailureKind
+from pipeline_platform.warehouse.breakers import Breakers
 from pipeline_platform_tests.integration.letters import Replays
 from pipeline_platform_tests.integration.test_cli.conftest import Stack
 from pipeline_platform_tests.integration.test_cli.kit import Network, readings, run, write_ndjson
@@ -67,6 +69,14 @@ def test_a_failing_row_is_tried_again(here: tuple[object, ...], stack: Stack) ->
     assert row.not_before <= datetime.now(UTC)
     refused = run("assets", "replay", 1, *here)
     assert (refused.code, "replay those, by the filter batch_id 1" in refused.error) == (1, True)
+
+
+def test_a_paused_stream_goes_on_when_it_is_resumed(here: tuple[object, ...], stack: Stack) -> None:
+    limits = BreakerLimits(minimum=5)
+    Breakers(stack.pipeline.engine).review("telemetry", "warehouse/telemetry_events", limits, datetime.now(UTC))
+    assert run("streams", "resume", "telemetry", *here).out.strip() == "telemetry goes on."
+    assert "telemetry was not paused" in run("streams", "resume", "telemetry", *here).out
+    assert "nope" in run("streams", "resume", "nope", *here).error
 
 
 def test_letters_are_listed_and_shown_without_steering_the_terminal(here: tuple[object, ...]) -> None:

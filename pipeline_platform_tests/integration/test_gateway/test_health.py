@@ -10,7 +10,7 @@ import pytest
 from pipeline_platform.core.breaker import BreakerLimits
 from pipeline_platform.core.failures import Failure, FailureKind
 from pipeline_platform.warehouse.breakers import Breakers
-from pipeline_platform_tests.integration.test_gateway.kit import GOOD, Client, Pipeline
+from pipeline_platform_tests.integration.test_gateway.kit import GOOD, Client, Pipeline, until
 
 STREAM = "/v1/streams/telemetry"
 
@@ -49,10 +49,14 @@ def test_a_paused_stream_is_resumed_by_an_admin_alone(
     assert [example["reason"] for example in health["breaker"]["examples"]] == ["bad_type"] * 3
     assert "secret" not in str(health)
 
+    gauge = 'pipeline_breaker_open{stream="telemetry"}'
+    until(lambda: f"{gauge} 1.0" in client.get("/metrics").text, 10, 0.5)
+
     reader = connected(base, "read")
     assert reader.http.post(f"{base}{STREAM}/resume").status_code == 403
     resumed = client.http.post(f"{base}{STREAM}/resume").json()
     assert (resumed["resumed"], resumed["health"]["state"]) == (True, "ok")
     assert "Resumed by key" in resumed["health"]["breaker"]["reason"]
     assert client.http.post(f"{base}{STREAM}/resume").json()["resumed"] is False
+    until(lambda: f"{gauge} 0.0" in client.get("/metrics").text, 10, 0.5)
     assert client.http.post(f"{base}/v1/streams/nope/resume").status_code == 404
