@@ -30,13 +30,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--fresh", action="store_true", help="forget the rows of earlier runs")
     parser.add_argument("--table-only", action="store_true", help="run nothing, write the table of the rows there are")
     parser.add_argument("-k", default="", help="the families or parts to run, as pytest's -k")
-    for size in ("kills", "events", "rounds", "overload", "seed"):
+    for size in ("kills", "events", "rounds", "overload", "outage", "seed"):
         parser.add_argument(f"--{size}", type=int)
     options = parser.parse_args(arguments)
     rows = results_file().absolute()
     if options.fresh:
         rows.unlink(missing_ok=True)
-    sizes = {name: getattr(options, name) for name in ("kills", "events", "rounds", "overload")}
+    sizes = {name: getattr(options, name) for name in ("kills", "events", "rounds", "overload", "outage")}
     env = os.environ | {f"PIPELINE_FAULTS_{name.upper()}": str(size) for name, size in sizes.items() if size}
     env |= {"PIPELINE_FAULTS_ROWS": str(rows)} | ({"PIPELINE_FAULTS": "long"} if options.long else {})
     if options.seed is not None:

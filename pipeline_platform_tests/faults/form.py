@@ -16,10 +16,11 @@ class Form:
     kills: int
     rounds: int  # of each of the other faults
     overload_seconds: float  # of the long form
+    outage_seconds: float  # of the long form
 
     @classmethod
     def from_environment(cls) -> Form:
-        """PIPELINE_FAULTS=long, PIPELINE_SEED; PIPELINE_FAULTS_EVENTS, _KILLS, _ROUNDS, _OVERLOAD: other sizes."""
+        """PIPELINE_FAULTS=long, PIPELINE_SEED; PIPELINE_FAULTS_EVENTS, _KILLS, _ROUNDS, _OVERLOAD, _OUTAGE: sizes."""
         long = os.environ.get("PIPELINE_FAULTS") == "long"
         return cls(
             long,
@@ -28,6 +29,7 @@ class Form:
             int(os.environ.get("PIPELINE_FAULTS_KILLS", "200" if long else "30")),
             int(os.environ.get("PIPELINE_FAULTS_ROUNDS", "20" if long else "1")),
             float(os.environ.get("PIPELINE_FAULTS_OVERLOAD", "600")),
+            float(os.environ.get("PIPELINE_FAULTS_OUTAGE", "3600")),
         )
 
 

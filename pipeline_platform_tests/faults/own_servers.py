@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import signal
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline_platform.local.accounts import server_account
 from pipeline_platform.local.databases import ensure_databases
 from pipeline_platform.local.lock import open_state_dir
 from pipeline_platform.local.postgres import PostgresServer
+from pipeline_platform.local.state import read_services
 from pipeline_platform.local.supervisor import Supervisor
 from pipeline_platform.local.valkey import ValkeyServer
 from pipeline_platform_tests.faults.proxy import CALM, Proxy
@@ -28,11 +34,11 @@ class ProxiedStand(Stand):
         super().__init__("decode", "bugs", env={"PIPELINE_STREAMS_DIR": str(FOLDER / "streams")})
         self._folder = Path(tempfile.mkdtemp(prefix="pipeline-own-"))
         self._folder.chmod(0o755)
-        state_dir = open_state_dir(self._folder / "state")
-        self._postgres = PostgresServer.prepare(state_dir, server_account(), durable=False)
-        self._valkey = ValkeyServer.prepare(state_dir, server_account(), max_memory=512 * 2**20)
+        self._state_dir = open_state_dir(self._folder / "state")
+        self._postgres = PostgresServer.prepare(self._state_dir, server_account(), durable=False)
+        self._valkey = ValkeyServer.prepare(self._state_dir, server_account(), max_memory=512 * 2**20)
         plan = [self._postgres.service(), self._valkey.service()]
-        self._servers = Supervisor(plan, lambda name, line: None, state_dir)
+        self._servers = Supervisor(plan, lambda name, line: None, self._state_dir)
         self.queue = Proxy(self._valkey.host, self._valkey.port, random.Random(f"{seed}/queue"))
         self.warehouse = Proxy(self._postgres.host, self._postgres.port, random.Random(f"{seed}/warehouse"))
 
@@ -49,6 +55,20 @@ class ProxiedStand(Stand):
         }
         self.up.start()
         return self
+
+    @contextmanager
+    def without_postgres(self) -> Iterator[None]:
+        """A server that is shut down during the block: every connection is refused, also Dagster's own."""
+        (pid,) = (each.pid for each in read_services(self._state_dir) if each.name == "postgres")
+        assert pid is not None
+        os.kill(pid, signal.SIGINT)
+        try:
+            yield
+        finally:
+            until = time.monotonic() + 60.0
+            while time.monotonic() < until and not self._postgres.service().ready():
+                self._servers.watch_once()
+                time.sleep(0.1)
 
     def calm(self) -> None:
         """Fair weather again; what was held open is reset."""
