@@ -146,7 +146,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _no_chaos_in_earnest(self) -> Settings:
-        hosts = {urlsplit(url).hostname for url in (self.database_url, self.redis_url) if url}
+        hosts = {urlsplit(url).hostname for url in (self.database_url, self.loader_database_url, self.redis_url) if url}
         if self.chaos and not (self.embedded and hosts <= _LOOPBACK):
             raise ValueError("chaos is for `pipeline-platform up --chaos` with its embedded servers, nowhere else")
         return self

@@ -138,7 +138,7 @@ def list_replays(
     key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """List who replayed or discarded what, when, and what came of it; the newest first.
+    """List who replayed, discarded or retried what, when, and what came of it; the newest first.
 
     Example: pipeline-platform dlq replays --limit 5
     """

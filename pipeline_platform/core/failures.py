@@ -6,6 +6,7 @@ for its next attempt is decided here too, as a pure function.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -54,6 +55,14 @@ HTTP_STATUSES = {
     505: FailureKind.PERMANENT,  # HTTP version
 }
 
+# What the machine, not the data, is to blame for.
+ERRNOS = frozenset(
+    {
+        *(errno.EAGAIN, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE),
+        *(errno.EBUSY, errno.EINTR, errno.ENOBUFS, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH),
+    }
+)
+
 OP_RETRIES = (2.0, 4.0, 8.0)  # seconds before each further try of an op
 KEPT = 20  # failures that a ledger row remembers
 
@@ -64,6 +73,13 @@ def of_sqlstate(state: str) -> FailureKind:
         if (kind := SQLSTATES.get(state[:length])) is not None:
             return kind
     return FailureKind.PERMANENT
+
+
+def of_os_error(error: OSError) -> FailureKind:
+    """The kind of an error of the operating system. What is not listed may be the data's doing: it is looked into."""
+    if isinstance(error, ConnectionError | TimeoutError) or error.errno in ERRNOS:
+        return FailureKind.TRANSIENT
+    return FailureKind.POISON
 
 
 def of_redis_error(message: str) -> FailureKind:

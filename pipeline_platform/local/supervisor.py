@@ -1,4 +1,4 @@
-"""Starts services in order, keeps them running, and stops them in reverse: what `up` does with its process.
+"""Starts services in order, keeps them running, and stops them in reverse; leaves together. What `up` does.
 
 Threads only read output; all decisions are made in one loop that polls, because polling `Popen` is the one way of
 waiting that neither loses an exit nor fights with other code over SIGCHLD.

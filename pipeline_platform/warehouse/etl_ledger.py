@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from pipeline_platform.core.failures import Failure, FailureKind
 from pipeline_platform.warehouse.alerts import Alert, raise_alert, resolve_alert
 from pipeline_platform.warehouse.engine import warehouse_errors
 from pipeline_platform.warehouse.ledger_rows import last_failure, runs_with
-from pipeline_platform.warehouse.schema import UNSETTLED, assets
+from pipeline_platform.warehouse.schema import UNSETTLED, alerts, assets
 
+ALERT = "asset_failing"
 SETTLING = timedelta(seconds=3)  # a row is committed so long after its loaded_at, at the most
 FAILING_AFTER = 3  # attempts that failed of transient causes, or were lost, before somebody is told
 
@@ -70,7 +72,7 @@ class EtlLedger:
                 "job_name": job_name,
             }
             if again := [row.id for row in known.values() if row.run_id != run_id]:
-                taken = sa.update(assets).where(assets.c.id.in_(again))
+                taken = sa.update(assets).where(assets.c.id == sa.any_(sa.literal(again, _IDS)))
                 connection.execute(taken.values(attempt=assets.c.attempt + 1, run_ids=runs_with(run_id), **started))
             if new := [key for key in keys if key not in known]:
                 row = sa.insert(assets).values(kind="etl", asset_key=asset_key, attempt=1, run_ids=[run_id], **started)
@@ -88,48 +90,22 @@ class EtlLedger:
         """
         own = _of(row.asset_key, row.run_id)
         if only is not None:
-            own = sa.and_(own, assets.c.partition_key.in_(sorted(only)))
-        done = (
-            sa.update(assets)
-            .where(assets.c.id == sa.bindparam("row_id"))
-            .values(
-                state="loaded",
-                entries=sa.bindparam("requests"),
-                events_planned=sa.bindparam("read"),
-                events_read=sa.bindparam("read"),
-                events_loaded=sa.bindparam("loaded"),
-                events_rejected=sa.bindparam("rejected"),
-                first_ts=sa.bindparam("first"),
-                last_ts=sa.bindparam("last"),
-                not_before=None,
-                loaded_at=sa.func.clock_timestamp(),
-            )
-        )
+            own = sa.and_(own, assets.c.partition_key == sa.any_(sa.literal(sorted(only), ARRAY(sa.Text))))
         with warehouse_errors(), self._engine.begin() as connection:
             mine = connection.execute(sa.select(assets.c.id, assets.c.partition_key).where(own).with_for_update()).all()
             if not mine:
                 return  # a later run has taken all of it up
             found = [(each.id, counts.get(each.partition_key, EtlCounts())) for each in mine]
-            connection.execute(
-                done,
-                [
-                    {
-                        "row_id": row_id,
-                        "requests": each.requests,
-                        "read": each.read,
-                        "loaded": each.read - each.rejected,
-                        "rejected": each.rejected,
-                        "first": each.first,
-                        "last": each.last,
-                    }
-                    for row_id, each in found
-                ],
-            )
-            failing = sa.select(assets.c.id).where(
-                assets.c.kind == "etl", assets.c.asset_key == row.asset_key, assets.c.state == "failed"
-            )
-            if connection.execute(failing.limit(1)).first() is None:
-                resolve_alert(connection, _alert_key(row.asset_key))
+            values = {
+                "ids": [row_id for row_id, _ in found],
+                "requests": [each.requests for _, each in found],
+                "read": [each.read for _, each in found],
+                "rejected": [each.rejected for _, each in found],
+                "first": [each.first for _, each in found],
+                "last": [each.last for _, each in found],
+            }
+            connection.execute(_DONE, values)
+            _resolve(connection, row.asset_key)
 
     def retrying(self, row_id: int, failure: Failure) -> None:
         """Records a try after which the op is tried again in the same run, in the rows of all its partitions."""
@@ -157,6 +133,13 @@ class EtlLedger:
                 raise_alert(connection, _alert(found[0].asset_key, keys, failure))
         return bool(found)
 
+    def resolve_alerts(self) -> None:
+        """Ends the alerts of assets of which no row is failed any more."""
+        query = sa.select(alerts.c.key).where(alerts.c.kind == ALERT, alerts.c.resolved_at.is_(None))
+        with warehouse_errors(), self._engine.begin() as connection:
+            for key in connection.scalars(query).all():
+                _resolve(connection, key.removeprefix(_alert_key("")))
+
     def ended(self, asset_key: str, since: datetime) -> list[tuple[str, datetime]]:
         """The partitions that have been loaded or failed after `since`, with when: a failed one may have loaded a part.
 
@@ -173,6 +156,20 @@ class EtlLedger:
             return [(row.partition_key, row.at) for row in connection.execute(query)]
 
 
+_IDS = ARRAY(sa.BigInteger)
+# All rows at one time: who follows what has ended looks a few seconds back.
+_DONE = sa.text(
+    """
+    update assets a set state = 'loaded', entries = d.requests, events_planned = d.read, events_read = d.read,
+        events_loaded = d.read - d.rejected, events_rejected = d.rejected, first_ts = d.first, last_ts = d.last,
+        not_before = null, loaded_at = t.now
+    from (select clock_timestamp() as now) t, unnest(
+        cast(:ids as bigint[]), cast(:requests as bigint[]), cast(:read as bigint[]), cast(:rejected as bigint[]),
+        cast(:first as timestamptz[]), cast(:last as timestamptz[])
+    ) d (id, requests, read, rejected, first, last)
+    where a.id = d.id
+    """
+)
 _UNSETTLED = sa.text(
     """
     select distinct on (coalesce(partition_key, '')) id, partition_key, run_id from assets
@@ -199,6 +196,15 @@ def _of_row(row_id: int, failure: Failure) -> sa.ColumnElement[bool]:
     return _of(sa.select(other.c.asset_key).where(other.c.id == row_id).scalar_subquery(), failure.run_id or "")
 
 
+def _resolve(connection: sa.Connection, asset_key: str) -> None:
+    """Ends the asset's alert, unless one of its rows is failed still."""
+    failing = sa.select(assets.c.id).where(
+        assets.c.kind == "etl", assets.c.asset_key == asset_key, assets.c.state == "failed"
+    )
+    if connection.execute(failing.limit(1)).first() is None:
+        resolve_alert(connection, _alert_key(asset_key))
+
+
 def _alert_key(asset_key: str) -> str:
     return f"asset/{asset_key}"
 
@@ -206,7 +212,7 @@ def _alert_key(asset_key: str) -> str:
 def _alert(asset_key: str, partitions: Collection[str], failure: Failure) -> Alert:
     return Alert(
         key=_alert_key(asset_key),
-        kind="asset_failing",
+        kind=ALERT,
         severity="critical" if failure.kind is FailureKind.PERMANENT else "warning",
         title=f"{asset_key} fails ({failure.kind.value}, attempt {failure.attempt})",
         body=f"{_named(partitions)}: {failure.error_class}: {failure.message[:500]} "

@@ -58,9 +58,10 @@ select least(
 ) - cast(:period as interval)
 from assets where stream = :stream and kind = 'ingest' limit 1
 """
+# Batches that are so old may be past their own retention: what counts is where the younger ones begin.
 _LAST_BEFORE = """
-select coalesce(max(id), 0) from assets
-where stream = :stream and kind = 'ingest' and last_ms < extract(epoch from cast(:horizon as timestamptz)) * 1000
+select coalesce(min(id) - 1, (select max(id) from assets)) from assets
+where stream = :stream and kind = 'ingest' and last_ms >= extract(epoch from cast(:horizon as timestamptz)) * 1000
 """
 _PURGE = """
 delete from {table} where ctid = any(array(

@@ -45,7 +45,7 @@ class KnownBatch:
     run_id: str | None
     run_ids: tuple[str, ...]
     untold: bool
-    etl: bool
+    etl_asset: str | None  # its asset, where it is a partition's
 
 
 def batches_of_runs(engine: sa.Engine, batch_ids: Collection[int], run_ids: Collection[str]) -> list[KnownBatch]:
@@ -61,7 +61,7 @@ def batches_of_runs(engine: sa.Engine, batch_ids: Collection[int], run_ids: Coll
             # A failed job's own row, which nothing tries again, has no such time either.
             sa.or_(assets.c.state == "planned", sa.and_(assets.c.state == "failed", assets.c.kind != "etl")),
         ),
-        assets.c.kind == "etl",
+        sa.case((assets.c.kind == "etl", assets.c.asset_key)),
     ).where(sa.or_(assets.c.id.in_(sorted(batch_ids)), assets.c.run_ids.op("&&")(runs)))
     with warehouse_errors(), engine.connect() as connection:
         return [KnownBatch(row[0], row[1], row[2], tuple(row[3]), row[4], row[5]) for row in connection.execute(query)]

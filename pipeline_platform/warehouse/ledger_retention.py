@@ -7,6 +7,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from pipeline_platform.warehouse.engine import warehouse_errors
+from pipeline_platform.warehouse.etl_ledger import EtlLedger
 from pipeline_platform.warehouse.ledger import Ledger
 
 _OLD = "a.planned_at < :before and greatest(a.loaded_at, a.failed_at) < :before"
@@ -19,7 +20,7 @@ _BATCHES = f"""
         and not exists (select from dead_letters d where d.batch_id = a.id)
         and not exists (select from dead_letters d where d.replay_batch_id = a.id)
 """
-_RUNS = f"select a.id from assets a where a.kind = 'etl' and {_OLD} and a.state in ('loaded', 'failed')"
+_RUNS = f"select a.id from assets a where a.kind = 'etl' and {_OLD} and a.state in ('loaded', 'failed', 'replayed')"
 
 
 def purge_batches(engine: sa.Engine, stream: str, before: datetime, step: int = 5_000) -> int:
@@ -37,7 +38,10 @@ def purge_batches(engine: sa.Engine, stream: str, before: datetime, step: int = 
 
 def purge_etl(engine: sa.Engine, before: datetime, step: int = 5_000) -> int:
     """Deletes the rows of ETL runs, and of failed runs of other jobs, that ended before then; how many."""
-    return _purge(engine, _RUNS, {"before": before}, step)
+    purged = _purge(engine, _RUNS, {"before": before}, step)
+    if purged:
+        EtlLedger(engine).resolve_alerts()
+    return purged
 
 
 def _purge(engine: sa.Engine, which: str, where: dict[str, object], step: int) -> int:

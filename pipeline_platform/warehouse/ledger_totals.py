@@ -38,11 +38,12 @@ _TOTALS = sa.text(
     from ({_SUMS}) f left join ledger_totals t on t.stream = :stream
     """
 )
-# Not the batches of the last minutes: one with a lower number may be about to be committed.
+# Not the rows of the last minutes: one with a lower number may be about to be committed. Rows of whatever stream, so
+# that the ledger is not searched for the batches of a stream that has none.
 _EDGE = sa.text(
     """
     select max(id) from assets
-    where stream = :stream and kind in ('ingest', 'replay') and planned_at < now() - interval '10 minutes'
+    where planned_at < now() - interval '10 minutes'
         and id > coalesce((select through_id from ledger_totals where stream = :stream), 0)
         and id < coalesce((
             select min(id) from assets
@@ -87,7 +88,10 @@ def stream_totals(engine: sa.Engine, stream: str) -> StreamTotals:
 
 
 def fold_totals(engine: sa.Engine, stream: str) -> int | None:
-    """Folds the batches that are settled, up to the first that is not; returns the last of them, None without one."""
+    """Folds the stream's batches, up to the first that is not settled; returns the number that all are folded through.
+
+    None where there is nothing new.
+    """
     with warehouse_errors(), engine.begin() as connection:
         connection.execute(sa.text("select pg_advisory_xact_lock(hashtext(:key))"), {"key": f"fold {stream}"})
         through: int | None = connection.scalar(_EDGE, {"stream": stream})

@@ -55,7 +55,7 @@ LEDGER_VIEWS = (
     LedgerView(
         "assets_latest",
         "The newest unit of work of each asset and partition.",
-        # From key to key over an index: a ledger has few assets and many batches.
+        # From key to key over an index: a ledger has many more rows than assets and partitions.
         f"""
         with recursive keys as (
             (select asset_key, coalesce(partition_key, '') as part from assets order by 1, 2 limit 1)

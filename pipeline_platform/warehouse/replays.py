@@ -24,9 +24,13 @@ from pipeline_platform.warehouse.text import storable
 MOST_LETTERS = 200_000  # one request takes at most so many; the others stay open for the next
 
 
+OF_JOB = "job/"  # before the job's name: the asset key of a failed run that no other row tells of
+_BY_HAND = (f"{OF_JOB}ingest_", f"{OF_JOB}replay_", f"{OF_JOB}__")
+
+
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """One request, as its row in `replays` has it. `state` is running or done; `action` replay or discard."""
+    """One request, as its row in `replays` has it. `state` is running or done; `action` replay, discard or retry."""
 
     id: int
     action: str
@@ -135,6 +139,11 @@ def retry_asset(
             raise PermanentError(f"There is no row {asset_id} in assets.")
         which = {"asset_id": asset_id}
         if row.kind == "etl" and row.state == "failed":
+            if row.asset_key.startswith(_BY_HAND):
+                raise PermanentError(
+                    f"Row {asset_id} is a failed run of {row.job_name}. A batch goes on by itself; an asset that was "
+                    "materialized by hand, or by a backfill, is materialized again in the Dagster UI."
+                )
             if connection.execute(_retries().where(assets.c.id == asset_id)).first() is not None:
                 raise PermanentError(f"Row {asset_id} has nothing to retry: its next run is requested already.")
             what = row.partition_key or row.job_name
@@ -184,13 +193,13 @@ def asked_retries(engine: sa.Engine) -> list[AskedRetry]:
         return [AskedRetry(*row) for row in connection.execute(_retries().order_by(replays.c.id))]
 
 
-def retried(engine: sa.Engine, retry: AskedRetry) -> None:
-    """Notes that the run is requested. A partition's row goes on with it; that of a failed job has had its day."""
+def retried(engine: sa.Engine, retry: AskedRetry, *, begun: bool) -> None:
+    """Notes that the run is there, or will never be. A partition's row goes on with it; a job's has had its day."""
     with warehouse_errors(), engine.begin() as connection:
         _update(connection, retry.id, **_DONE)
-        of_job = assets.c.asset_key.startswith("job/", autoescape=True)
-        statement = sa.update(assets).where(assets.c.id == retry.asset_id, of_job, assets.c.state == "failed")
-        connection.execute(statement.values(state="replayed"))
+        if begun and retry.asset_key.startswith(OF_JOB):
+            statement = sa.update(assets).where(assets.c.id == retry.asset_id, assets.c.state == "failed")
+            connection.execute(statement.values(state="replayed"))
 
 
 def _retries() -> sa.Select[Any]:

@@ -271,6 +271,14 @@ def test_the_purge_takes_only_what_nothing_in_the_queue_may_repeat(engine: sa.En
     assert [name for name, _, _ in ids(engine)] == ["a"]
 
 
+def test_the_purge_needs_no_batch_of_that_time_in_the_ledger(engine: sa.Engine) -> None:
+    load_entries(engine, UNIQUE, received(0, payment("a")))
+    load_entries(engine, UNIQUE, received(9 * HOUR_MS, payment("b")))
+    execute(engine, "delete from assets where id = 1")  # past a retention that is shorter than `unique_for`
+    assert purge_expired_ids(engine, UNIQUE) == 1
+    assert [name for name, _, _ in ids(engine)] == ["b"]
+
+
 def test_the_purge_leaves_alone_what_a_load_is_looking_at(engine: sa.Engine) -> None:
     load_entries(engine, UNIQUE, received(0, payment("a"), payment("b")))
     load_entries(engine, UNIQUE, received(9 * HOUR_MS, payment("c")))

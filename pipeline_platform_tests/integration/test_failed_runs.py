@@ -18,6 +18,7 @@ from pipeline_platform.orchestration.failures import capture as capturing
 from pipeline_platform.orchestration.failures.capture import Captured, capture
 from pipeline_platform.orchestration.failures.sensors import failed_runs_sensor
 from pipeline_platform.orchestration.ingest.planner import RunState
+from pipeline_platform.orchestration.prices.partitions import RANGE_END, RANGE_START
 from pipeline_platform.orchestration.resources import Warehouse
 from pipeline_platform.warehouse.engine import connect
 from pipeline_platform.warehouse.etl_ledger import EtlLedger
@@ -135,6 +136,14 @@ def test_a_run_that_never_started_says_so_and_its_batch_goes_on(instance: dg.Dag
     world.now = datetime.now(UTC) + timedelta(minutes=1)
     (again,) = world.tick().requests
     assert (again.row.id, again.attempt) == (1, 2)
+
+
+def test_a_failed_run_of_a_range_of_partitions_says_which(instance: dg.DagsterInstance, world: World) -> None:
+    tags = {RANGE_START: "2026-01-01", RANGE_END: "2026-01-03"}
+    create_run_for_test(instance, job_name="rollup_telemetry_1d", status=FAILURE, tags=tags)
+    look(instance, world)
+    query = "select asset_key, partition_key from assets"
+    assert rows(world.engine, query) == [("job/rollup_telemetry_1d", "2026-01-01...2026-01-03")]
 
 
 def test_the_op_that_failed_is_named_with_what_it_raised(instance: dg.DagsterInstance, world: World) -> None:

@@ -15,7 +15,17 @@ from pipeline_platform.warehouse.ledger import Ledger
 from pipeline_platform.warehouse.ledger_retention import purge_batches, purge_etl
 from pipeline_platform.warehouse.ledger_totals import fold_totals
 from pipeline_platform.warehouse.replays import Replay, begin
-from pipeline_platform_tests.integration.batches import TELEMETRY, entry, event, execute, load_entries, plan, rows
+from pipeline_platform_tests.integration.batches import (
+    TELEMETRY,
+    WIDE,
+    entry,
+    event,
+    execute,
+    load_entries,
+    plan,
+    rows,
+    wide,
+)
 from pipeline_platform_tests.integration.letters import ALL, Replays, refuse
 
 DAYS_90 = timedelta(days=90)
@@ -72,6 +82,12 @@ def test_a_stream_without_batches_has_nothing_to_fold(engine: sa.Engine, ledger:
     assert fold_totals(engine, STREAM) is None
     assert folded(engine) == []
     assert ledger.totals(STREAM).batches == 0
+    load_entries(engine, WIDE, entry(0, wide(a=1.0)))
+    age(engine, 1)
+    assert fold_totals(engine, STREAM) == 1  # or its totals would search all of the others' batches
+    assert folded(engine) == [(1, 0, 0)]
+    assert ledger.totals(STREAM).batches == 0
+    assert ledger.totals("wide").batches == 1
 
 
 def test_a_fold_stops_before_a_batch_that_is_not_settled(engine: sa.Engine, ledger: Ledger) -> None:

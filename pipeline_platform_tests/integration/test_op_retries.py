@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 import time
@@ -115,7 +116,10 @@ def test_a_warehouse_that_is_away_as_a_run_begins_is_asked_again(
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (OSError("no more processes"), FailureKind.TRANSIENT),
+        (BlockingIOError(errno.EAGAIN, "no more processes"), FailureKind.TRANSIENT),
+        (ConnectionResetError(), FailureKind.TRANSIENT),
+        (OverflowError(errno.EOVERFLOW, "no such time"), FailureKind.POISON),
+        (OSError(errno.EOVERFLOW, "no such time"), FailureKind.POISON),
         (MemoryError(), FailureKind.LOST),
         (ZeroDivisionError(), FailureKind.POISON),
         (PermanentError("a right is missing"), FailureKind.PERMANENT),

@@ -147,27 +147,38 @@ def test_settled_letters_are_purged_by_the_maintenance_once_they_are_old(stack: 
 
 
 def test_rows_of_partitions_and_of_failed_jobs_are_tried_again_by_a_run(stack: Stack) -> None:  # noqa: F811
-    book, day = EtlLedger(stack.engine), "2026-01-02"
-    lost = book.begin("warehouse/telemetry_1d", [day], "run-1", "rollup_telemetry_1d")
+    book, days = EtlLedger(stack.engine), ("2026-01-02", "2026-01-05")
+    lost = book.begin("warehouse/telemetry_1d", days[:1], "run-1", "rollup_telemetry_1d")
     book.fail(lost.id, Failure(FailureKind.LOST, "E", "m", run_id="run-1"), not_before=datetime.now(UTC))
-    failed = FailedRun("run-2", "maintain_warehouse", FailureKind.PERMANENT, "E", "m", datetime.now(UTC))
-    record_failed_runs(stack.engine, [failed])
-    for row_id in (1, 2):
+    now = datetime.now(UTC)
+    jobs = (("maintain_warehouse", None), ("rollup_telemetry_1d", f"{days[0]}...{days[1]}"), ("gone", None))
+    for number, (job, partition) in enumerate(jobs):
+        failed = FailedRun(f"run-2{number}", job, FailureKind.LOST, "E", "m", now, partition=partition)
+        record_failed_runs(stack.engine, [failed])
+    for row_id in (1, 2, 3, 4):
         retry_asset(stack.engine, row_id, requested_by="test", streams=("telemetry",))
-    partition, job = _tick(stack)
-    assert (partition.job_name, partition.tags[RANGE_START], partition.tags[RANGE_END]) == (
-        *("rollup_telemetry_1d", day, day),
-    )
-    assert (job.job_name, job.run_key) == ("maintain_warehouse", "retry-2")
+    asked = _tick(stack)
+    assert [(each.job_name, each.tags.get(RANGE_START), each.tags.get(RANGE_END)) for each in asked] == [
+        ("rollup_telemetry_1d", days[0], days[0]),
+        ("maintain_warehouse", None, None),
+        ("rollup_telemetry_1d", *days),
+    ]
+    # Asked for until the run is there: a tick may come to nothing.
+    assert [each.run_key for each in _tick(stack)] == [each.run_key for each in asked]
+    states = "select asset_key, state, attempt from assets where run_id like 'run-%' order by id"
+    before = rows(stack.engine, states)
+    for each in asked:
+        again = stack.repository.get_job(str(each.job_name))
+        assert again.execute_in_process(instance=stack.instance, tags=dict(each.tags)).success
     assert _tick(stack) == []
-    states = "select asset_key, state, attempt from assets order by id"
-    assert rows(stack.engine, states)[1] == ("job/maintain_warehouse", "replayed", 1)
-    assert (
-        stack.repository.get_job("rollup_telemetry_1d")
-        .execute_in_process(instance=stack.instance, tags={RANGE_START: day, RANGE_END: day})
-        .success
-    )
-    assert rows(stack.engine, states)[0] == ("warehouse/telemetry_1d", "loaded", 2)
+    assert before[1:] == [(f"job/{job}", "failed", 1) for job, _ in jobs]
+    assert rows(stack.engine, states) == [
+        ("job/maintain_warehouse", "replayed", 1),
+        ("job/rollup_telemetry_1d", "replayed", 1),
+        ("job/gone", "failed", 1),
+    ]
+    loaded = "select partition_key, state, attempt from assets where asset_key = 'warehouse/telemetry_1d' order by id"
+    assert rows(stack.engine, loaded)[0] == (days[0], "loaded", 2)
     assert rows(stack.engine, "select distinct action, state from replays") == [("retry", "done")]
 
 

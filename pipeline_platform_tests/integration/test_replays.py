@@ -337,8 +337,11 @@ def test_a_failing_row_is_due_at_once_and_others_say_why_not(replays: Replays) -
         retry(row.id)
     (waiting,) = asked_retries(engine)
     assert (waiting.asset_id, waiting.partition_key) == (row.id, None)
-    retried(engine, waiting)
+    retried(engine, waiting, begun=True)
     assert asked_retries(engine) == []
+    execute(engine, "update assets set asset_key = 'job/__ASSET_JOB'")
+    with pytest.raises(PermanentError, match="materialized again in the Dagster UI"):
+        retry(row.id)
     execute(engine, "update assets set state = 'loaded'")
     with pytest.raises(PermanentError, match="is loaded: there is nothing to retry"):
         retry(row.id)

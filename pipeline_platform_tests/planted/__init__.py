@@ -18,12 +18,14 @@ _decode = events.decode
 
 
 def poisonous(entries: Sequence[Entry], spec: StreamSpec) -> Decoded:
-    """`decode`, which a line with "poison: raise", "poison: kill" or "poison: hang" is too much for."""
+    """`decode`, which a line with "poison: raise", "poison: kill", "poison: hang" or "poison: memory" is too much for."""
     for entry in entries:
         if b"poison: raise" in entry.data:
             raise ZeroDivisionError("planted: this line crashes the decoder")
         if b"poison: kill" in entry.data:
             os.kill(os.getpid(), signal.SIGKILL)
+        if b"poison: memory" in entry.data:
+            raise MemoryError("planted")
         if b"poison: hang" in entry.data:
             time.sleep(3600)
     return _decode(entries, spec)

@@ -6,7 +6,7 @@ one of the ledger; only a run that is new to the ledger costs more.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from pipeline_platform.core.batches import retry_pause
 from pipeline_platform.core.failures import Failure, FailureKind, NextStep
 from pipeline_platform.orchestration.failures.causes import Cause, cause_of
+from pipeline_platform.orchestration.prices.partitions import RANGE_END, RANGE_START, TO
 from pipeline_platform.warehouse.etl_ledger import EtlLedger
 from pipeline_platform.warehouse.failed_runs import (
     FailedRun,
@@ -89,21 +90,33 @@ def _record(
     tags = {record.dagster_run.run_id: _tags(record.dagster_run) for record in page}
     known = batches_of_runs(engine, {each.batch_id for each in tags.values() if each}, tags.keys())
     by_id = {row.id: row for row in known}
+    by_run: dict[str | None, list[KnownBatch | None]] = {}
+    for row in known:
+        by_run.setdefault(row.run_id, []).append(row)
     told = {run_id for row in known for run_id in row.run_ids}
     batches, others = 0, []
     for record in page:
         run = record.dagster_run
         tag = tags[run.run_id]
         # A run without tags is of the batch that it has begun to read, or of the partitions that it was to load.
-        own = [row for row in known if row.run_id == run.run_id] if tag is None else [by_id.get(tag.batch_id)]
+        own = by_run.get(run.run_id, []) if tag is None else [by_id.get(tag.batch_id)]
         rows = [row for row in own if row is not None]
-        for row in rows:
+        for row in _one_an_asset(rows):
             batches += _fail(instance, engine, row, tag, record, now)
             if run.run_id not in row.run_ids:
                 note_run(engine, row.id, tag.attempt if tag else row.attempt, run.run_id)
         if not rows and run.run_id not in told:
             others.append(_failed_run(record, cause_of(instance, record)))
     return batches, record_failed_runs(engine, others)
+
+
+def _one_an_asset(rows: Iterable[KnownBatch]) -> Iterator[KnownBatch]:
+    """The rows, of an asset's partitions only the first that is untold: to tell it is to tell all of the run."""
+    seen: set[str] = set()
+    for row in rows:
+        if row.etl_asset is None or (row.untold and row.etl_asset not in seen):
+            seen.add(row.etl_asset or "")
+            yield row
 
 
 def _fail(
@@ -129,7 +142,7 @@ def _fail(
         mode=tag.mode if tag else NextStep.PLAIN,
         run_id=record.dagster_run.run_id,
     )
-    book: Ledger | EtlLedger = EtlLedger(engine) if row.etl else Ledger(engine)
+    book: Ledger | EtlLedger = EtlLedger(engine) if row.etl_asset else Ledger(engine)
     return book.fail(row.id, failure, not_before=now + timedelta(seconds=retry_pause(row.attempt)))
 
 
@@ -152,10 +165,16 @@ def _failed_run(record: dg.RunRecord, cause: Cause) -> FailedRun:
         message=cause.message,
         failed_at=_moment(record.end_time) or record.update_timestamp,
         op=cause.op,
-        partition=run.tags.get("dagster/partition"),
+        partition=_partition(run.tags),
         requested_at=record.create_timestamp,
         started_at=_moment(record.start_time),
     )
+
+
+def _partition(tags: Mapping[str, str]) -> str | None:
+    """The partition of a run, or its range of them as `first...last`."""
+    first, last = tags.get(RANGE_START), tags.get(RANGE_END)
+    return f"{first}{TO}{last}" if first and last else tags.get("dagster/partition")
 
 
 def _moment(seconds: float | None) -> datetime | None:

@@ -11,7 +11,7 @@ from typing import Protocol
 import dagster as dg
 
 from pipeline_platform.core.batches import retry_pause
-from pipeline_platform.core.failures import OP_RETRIES, Failure, FailureKind, NextStep
+from pipeline_platform.core.failures import OP_RETRIES, Failure, FailureKind, NextStep, of_os_error
 from pipeline_platform.errors import PermanentError, PlatformError, PoisonError, TransientError
 from pipeline_platform.orchestration.resources import Warehouse
 
@@ -43,8 +43,10 @@ def kind_of(error: Exception) -> FailureKind:
 
     A machine without memory is no more to the data's discredit than one that killed the run: smaller batches may help.
     """
-    if isinstance(error, TransientError | OSError):
+    if isinstance(error, TransientError):
         return FailureKind.TRANSIENT
+    if isinstance(error, OSError):
+        return of_os_error(error)
     if isinstance(error, MemoryError):
         return FailureKind.LOST
     if isinstance(error, PermanentError) and not isinstance(error, PoisonError):

@@ -2,9 +2,10 @@
 
 A line that crashes, hangs or kills whoever processes it must not do so to the run. The run gives the batch to this
 program once, as pickled `Task`; for each range of lines that it names the program forks, and the child does with it
-what the run would do, up to a load that is rolled back. What became of the child is the answer.
+what the run would do, before the load, or up to a load that is rolled back. What became of the child is the answer.
 
-The answers are JSON, a line each: {"outcome": "good" | "bad" | "transient" | "permanent", "message": ...}.
+Questions and answers are JSON, a line each: {"lines": [start, end], "load": ...}, answered by {"outcome": "good" |
+"bad" | "transient" | "permanent", "message": ...}; or {"leave_out": [[start, end], ...]}, which has no answer.
 """
 
 from __future__ import annotations
@@ -19,18 +20,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import NoReturn
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
 
 from pipeline_platform.core import transforms, validation
 from pipeline_platform.core.entries import Entry
 from pipeline_platform.core.events import decode
-from pipeline_platform.core.isolation import cut
+from pipeline_platform.core.failures import FailureKind, of_os_error
+from pipeline_platform.core.isolation import Bad, cut, without
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.errors import PermanentError, PoisonError, TransientError
 from pipeline_platform.warehouse.engine import connect
-from pipeline_platform.warehouse.load import ReadyBatch, load
+from pipeline_platform.warehouse.load import ReadyBatch
+from pipeline_platform.warehouse.load import load as load_batch
 
 SECONDS, LINES_A_SECOND = 5.0, 10_000  # a tenth of what a slow machine does
 LONGEST = 60.0
@@ -60,19 +63,31 @@ class Rehearsal:
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
 
-    def trial(self, start: int, end: int) -> str | None:
-        """Rehearses the lines [start, end); None when that went well, else what it met with.
+    def processed(self, start: int, end: int) -> str | None:
+        """Rehearses all but the load of the lines [start, end); None when that went well, else what it met with.
 
         Raises TransientError or PermanentError when it says nothing about the lines.
         """
+        return self._trial(start, end, load=False)
+
+    def loaded(self, start: int, end: int) -> str | None:
+        """The same with the load: some ten times as slow."""
+        return self._trial(start, end, load=True)
+
+    def leave_out(self, bad: Sequence[Bad]) -> None:
+        """From now on there is nothing in the place of these lines."""
+        self._say({"leave_out": [[part.start, part.end] for part in bad]})
+
+    def _say(self, question: dict[str, Any]) -> None:
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
-            self._process.stdin.write(json.dumps([start, end]).encode() + b"\n")
+        with suppress(OSError):  # the answer will be missing, too
+            self._process.stdin.write(json.dumps(question).encode() + b"\n")
             self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except OSError:
-            line = b""
+
+    def _trial(self, start: int, end: int, *, load: bool) -> str | None:
+        assert self._process.stdout is not None
+        self._say({"lines": [start, end], "load": load})
+        line = self._process.stdout.readline()
         if not line:
             raise TransientError("The process that tries a batch's parts has ended; the batch is tried again.")
         answer = json.loads(line)
@@ -104,19 +119,27 @@ def main() -> None:
     source, answers = sys.stdin.buffer, sys.stdout.buffer
     (size,) = struct.unpack("!Q", source.read(8))
     task: Task = pickle.loads(source.read(size))
+    # Both touch nothing, and import what each child would have to import for itself.
+    _ready(task, ())
+    connect(task.warehouse_url).dispose()
     while line := source.readline():
-        start, end = json.loads(line)
-        answers.write(json.dumps(_answer(task, start, end)).encode() + b"\n")
+        question = json.loads(line)
+        if (ranges := question.get("leave_out")) is not None:
+            entries, _ = without(task.entries, [Bad(start, end, "") for start, end in ranges])
+            task = replace(task, entries=entries)
+            continue
+        answer = _answer(task, *question["lines"], load=question["load"])
+        answers.write(json.dumps(answer).encode() + b"\n")
         answers.flush()
 
 
-def _answer(task: Task, start: int, end: int) -> dict[str, str]:
+def _answer(task: Task, start: int, end: int, *, load: bool) -> dict[str, str]:
     """Forks a child for the trial, and tells what became of it. This process has one thread, so that it may fork."""
     reading, writing = os.pipe()
     pid = os.fork()
     if not pid:
         os.close(reading)
-        _perform(task, start, end, writing)
+        _perform(task, start, end, writing, load=load)
     os.close(writing)
     limit = task.limit(end - start)
     try:
@@ -127,7 +150,9 @@ def _answer(task: Task, start: int, end: int) -> dict[str, str]:
         os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     if not ended and words:
-        return {"outcome": "transient", "message": f"The load of a part did not end within {task.load_seconds:.0f} s."}
+        # Of many lines it may be too much, of a single one it is the warehouse's doing.
+        outcome = "bad" if end - start > 1 else "transient"
+        return {"outcome": outcome, "message": f"Its load did not end within {task.load_seconds:.0f} s."}
     if not ended:
         return {"outcome": "bad", "message": f"Processing it did not end within {limit:.0f} s."}
     if os.WIFSIGNALED(status):
@@ -151,20 +176,25 @@ def _words(reading: int, seconds: float, load_seconds: float) -> tuple[bytes, bo
     return said, False
 
 
-def _perform(task: Task, start: int, end: int, writing: int) -> NoReturn:
+def _perform(task: Task, start: int, end: int, writing: int, *, load: bool) -> NoReturn:
     """The trial, in the child."""
     answer = {"outcome": "good", "message": ""}
     try:
         ready = _ready(task, cut(task.entries, start, end))
-        os.write(writing, b"\n")  # from here on it is the warehouse that takes its time
-        engine = connect(task.warehouse_url, pool_size=1, application="pipeline rehearsal")
-        load(engine, task.spec, ready, rehearse=True)
-    except (TransientError, OSError) as error:
+        if load:
+            os.write(writing, b"\n")  # from here on it is the warehouse that takes its time
+            engine = connect(task.warehouse_url, pool_size=1, application="pipeline rehearsal")
+            load_batch(engine, task.spec, ready, rehearse=True)
+    except TransientError as error:
         answer = {"outcome": "transient", "message": str(error)}
     except PoisonError as error:
         answer = {"outcome": "bad", "message": str(error)}
     except PermanentError as error:
         answer = {"outcome": "permanent", "message": str(error)}
+    except (OSError, MemoryError) as error:
+        machine = isinstance(error, MemoryError) or of_os_error(error) is FailureKind.TRANSIENT
+        outcome = "transient" if machine and end - start == 1 else "bad"
+        answer = {"outcome": outcome, "message": f"{type(error).__name__}: {error}"[:500]}
     except BaseException as error:  # noqa: BLE001  whatever it is, it is what the lines led to
         answer = {"outcome": "bad", "message": f"{type(error).__name__}: {error}"[:500]}
     os.write(writing, json.dumps(answer).encode())

@@ -111,25 +111,27 @@ def _candles(plan: PricePlan, start: date) -> dg.AssetsDefinition:
         only_gaps = config.only_gaps or context.retry_number > 0
         fetched, troubles = Fetched(), Troubles()
         with booked(context, warehouse, CANDLES, keys) as booking:
-            for instrument, ranges in ranges_of(keys).items():
-                if instrument not in names:
-                    context.log.warning("%s is not among the enabled instruments any more.", instrument)
-                    continue
-                with troubles.of(instrument.symbol), price_sources.open(instrument.source, priority) as source:
-                    fetch_candles(
-                        warehouse.engine,
-                        source,
-                        instrument,
-                        names[instrument],
-                        plan.enabled[instrument.source].intervals,
-                        ranges,
-                        only_gaps=only_gaps,
-                        run_id=context.run.run_id,
-                        clock=lambda: datetime.now(UTC),
-                        into=fetched,
-                    )
-                    booking.good.update(Cell(day, instrument).key for each in ranges for day in days_of(each))
-            booking.counts.update(fetched.counts)
+            try:
+                for instrument, ranges in ranges_of(keys).items():
+                    if instrument not in names:
+                        context.log.warning("%s is not among the enabled instruments any more.", instrument)
+                        continue
+                    with troubles.of(instrument.symbol), price_sources.open(instrument.source, priority) as source:
+                        fetch_candles(
+                            warehouse.engine,
+                            source,
+                            instrument,
+                            names[instrument],
+                            plan.enabled[instrument.source].intervals,
+                            ranges,
+                            only_gaps=only_gaps,
+                            run_id=context.run.run_id,
+                            clock=lambda: datetime.now(UTC),
+                            into=fetched,
+                        )
+                        booking.good.update(Cell(day, instrument).key for each in ranges for day in days_of(each))
+            finally:
+                booking.counts.update(fetched.counts)
             troubles.tell()
         missing = _tell_by_partition(context, warehouse, price_sources, keys)
         written = fetched.written

@@ -12,6 +12,7 @@ from pipeline_platform.sources.plan import PricePlan
 
 DAY, INSTRUMENT = "day", "instrument"
 NOBODY = "none:NONE"  # a dimension may not be empty; there is no such source
+TO = "..."  # between the first and the last key of a range, in a text
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 

@@ -3,6 +3,7 @@
 # No postponed annotations here: Dagster reads them at run time.
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -12,14 +13,15 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from pipeline_platform.errors import TransientError
 from pipeline_platform.orchestration.ingest.planner import Request, RunState, retry
 from pipeline_platform.orchestration.ingest.sensors import run_state
-from pipeline_platform.orchestration.prices.partitions import RANGE_END, RANGE_START
+from pipeline_platform.orchestration.prices.partitions import RANGE_END, RANGE_START, TO
 from pipeline_platform.orchestration.resources import CALM, PlanLimits, Warehouse
 from pipeline_platform.warehouse.ledger import Ledger
 from pipeline_platform.warehouse.ledger_rows import LedgerRow
 from pipeline_platform.warehouse.replay_batches import split_replay
-from pipeline_platform.warehouse.replays import asked_retries, replay_job, retried
+from pipeline_platform.warehouse.replays import OF_JOB, asked_retries, replay_job, retried
 
 INTERVAL = 1
+RETRY_TAG = "pipeline/retry"
 AT_ONCE = 1  # runs of one stream: ingest wants the workers and the minutes too
 
 
@@ -48,9 +50,9 @@ def replay_sensor(
             requests = replay_tick(
                 warehouse.engine, known, limits, lambda row: run_state(context.instance, row), datetime.now(UTC)
             )
-            again = list(retries(warehouse.engine, names, job_of_asset))
         except TransientError as error:
             return dg.SkipReason(f"{error} The next tick tries again.")
+        again = list(retries(warehouse.engine, context.instance, names, job_of_asset))
         if not requests and not again:
             return dg.SkipReason("No batch of a replay is due.")
         return dg.SensorResult(run_requests=[*map(_run_request, requests), *again])
@@ -58,17 +60,26 @@ def replay_sensor(
     return replay
 
 
-def retries(engine: sa.Engine, jobs: Collection[str], job_of_asset: Mapping[str, str]) -> Iterator[dg.RunRequest]:
-    """A run for each ETL row that is to be tried again: of its partition, or of the job that failed."""
-    for asked in asked_retries(engine):
-        name = asked.asset_key.removeprefix("job/")
-        job = name if name != asked.asset_key else job_of_asset.get(asked.asset_key)
-        if job in jobs:
-            tags = {"pipeline/asset_row": str(asked.asset_id)}
-            if asked.partition_key and job != name:
-                tags |= {RANGE_START: asked.partition_key, RANGE_END: asked.partition_key}
+def retries(
+    engine: sa.Engine, instance: dg.DagsterInstance, jobs: Collection[str], job_of_asset: Mapping[str, str]
+) -> Iterator[dg.RunRequest]:
+    """A run for each ETL row that is to be tried again: of its partition, or of the job that failed.
+
+    It is asked for until it is there; Dagster makes one run of a key. Never raises TransientError.
+    """
+    with suppress(TransientError):
+        for asked in asked_retries(engine):
+            of_job = asked.asset_key.startswith(OF_JOB)
+            job = asked.asset_key.removeprefix(OF_JOB) if of_job else job_of_asset.get(asked.asset_key)
+            there = instance.get_runs_count(dg.RunsFilter(tags={RETRY_TAG: str(asked.id)}))
+            if there or job not in jobs:
+                retried(engine, asked, begun=bool(there))
+                continue
+            tags = {RETRY_TAG: str(asked.id), "pipeline/asset_row": str(asked.asset_id)}
+            if asked.partition_key:
+                first, _, last = asked.partition_key.partition(TO)
+                tags |= {RANGE_START: first, RANGE_END: last or first}
             yield dg.RunRequest(run_key=f"retry-{asked.id}", job_name=job, tags=tags)
-        retried(engine, asked)
 
 
 def replay_tick(
