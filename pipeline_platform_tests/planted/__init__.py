@@ -18,7 +18,7 @@ _decode = events.decode
 
 
 def poisonous(entries: Sequence[Entry], spec: StreamSpec) -> Decoded:
-    """`decode`, which a line with "poison: raise", "poison: kill", "poison: hang" or "poison: memory" is too much for."""
+    """`decode`, which a line with "poison: raise", or kill, hang or memory in its place, is too much for."""
     for entry in entries:
         if b"poison: raise" in entry.data:
             raise ZeroDivisionError("planted: this line crashes the decoder")
