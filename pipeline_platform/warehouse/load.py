@@ -119,6 +119,8 @@ def load(engine: sa.Engine, spec: StreamSpec, batch: ReadyBatch, *, rehearse: bo
 
 def _range_of(batch: ReadyBatch) -> tuple[int, ...]:
     """What was read, as `_RANGE`."""
+    if not batch.entries:
+        return (0,)
     first, last = batch.entries[0].id, batch.entries[-1].id
     return len(batch.entries), first.ms, first.seq, last.ms, last.seq
 

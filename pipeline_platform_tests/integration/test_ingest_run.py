@@ -302,7 +302,8 @@ def test_the_maintenance_job_indexes_drops_and_folds(stack: Stack) -> None:
     result = stack.run(job="maintain_warehouse")
     assert result.success
     assert rows(stack.engine, "select count(*) from pg_indexes where indexdef like '%brin%'") == [(1,)]
-    assert rows(stack.engine, "select stream, events_loaded from ledger_totals") == [("telemetry", 1)]
+    folded = "select stream, events_loaded from ledger_totals order by 1"
+    assert rows(stack.engine, folded) == [("orders", 0), ("telemetry", 1)]
 
 
 def _shipped() -> dg.Definitions:
