@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -105,7 +106,8 @@ def test_only_rejections_leave_a_loaded_batch_of_dead_letters(engine: sa.Engine)
 
 def test_an_empty_batch_is_loaded(engine: sa.Engine) -> None:
     row = plan(engine, TELEMETRY, entry(0))
-    assert load(engine, TELEMETRY, ready(TELEMETRY, row, (entry(0),))).read == 0
+    nothing = replace(ready(TELEMETRY, row, ()), entries=(entry(0),))
+    assert load(engine, TELEMETRY, nothing).read == 0
     assert rows(engine, "select state from assets") == [("loaded",)]
 
 
