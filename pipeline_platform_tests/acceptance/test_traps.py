@@ -165,8 +165,8 @@ def test_workers_on_other_hosts_share_the_load_and_double_nothing() -> None:
         try:
             fleet.add("first")
             fleet.add("second")
-            with Load(producer, pause=0.02):
-                time.sleep(8)
+            with Load(producer, pause=0.05):
+                time.sleep(5)
             settle(where, producer)
             assert fleet.forwarded >= 4  # each has its PostgreSQL and its Redis from here
             with psycopg.connect(_dagster(where)) as connection:
