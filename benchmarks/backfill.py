@@ -55,7 +55,7 @@ def backfill(api: DagsterApi, partitions: list[str], title: str) -> tuple[float,
 def ledger(where: Connections, after: int) -> tuple[int, int, int, int, float]:
     """Of the rows after `after`: the last id, runs, requests, candles, and the longest run's seconds."""
     query = """
-        select coalesce(max(id), 0), count(*), coalesce(sum(entries), 0), coalesce(sum(events_loaded), 0),
+        select coalesce(max(id), 0), count(distinct run_id), coalesce(sum(entries), 0), coalesce(sum(events_loaded), 0),
             coalesce(max(extract(epoch from loaded_at - started_at)), 0)
         from assets where kind = 'etl' and asset_key = %s and state = 'loaded' and id > %s
     """
