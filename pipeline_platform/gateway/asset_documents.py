@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from pipeline_platform.core.entries import EntryId, Receipt
 from pipeline_platform.gateway.receipts import RunDocument
 from pipeline_platform.warehouse.asset_search import AssetRow
+from pipeline_platform.warehouse.failed_runs import OF_JOB
 
 Kind = Literal["ingest", "replay", "etl"]
 State = Literal["planned", "loaded", "failed", "dead", "replayed"]
@@ -194,7 +195,7 @@ def _links(row: AssetRow, dagster: str) -> dict[str, str]:
     links = {"self": here}
     if row.run_id:
         links["run"] = f"{dagster}/runs/{row.run_id}"
-    if row.kind != "replay" and not row.asset_key.startswith("job/"):  # those are keys of no Dagster asset
+    if row.kind != "replay" and not row.asset_key.startswith(OF_JOB):  # those are keys of no Dagster asset
         links["asset"] = f"{dagster}/assets/{row.asset_key}"
     if row.stream:
         links["stream"] = f"/v1/streams/{row.stream}"

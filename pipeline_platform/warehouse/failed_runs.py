@@ -19,6 +19,8 @@ from pipeline_platform.warehouse.ledger_rows import runs_with
 from pipeline_platform.warehouse.schema import UNSETTLED, assets
 from pipeline_platform.warehouse.text import storable
 
+OF_JOB = "job/"  # before the job's name: the asset key of a failed run that no other row tells of
+
 
 @dataclass(frozen=True, slots=True)
 class FailedRun:
@@ -105,7 +107,7 @@ def _values(run: FailedRun) -> dict[str, object]:
     }
     return {
         "kind": "etl",
-        "asset_key": f"job/{run.job}",
+        "asset_key": f"{OF_JOB}{run.job}",
         "job_name": run.job,
         "partition_key": run.partition,
         "state": "failed",

@@ -17,6 +17,7 @@ from pipeline_platform.errors import PermanentError
 from pipeline_platform.warehouse.alerts import burial_key, resolve_alert
 from pipeline_platform.warehouse.dead_letters import LetterFilter, counts_by, open_letters, replayable_letters
 from pipeline_platform.warehouse.engine import warehouse_errors
+from pipeline_platform.warehouse.failed_runs import OF_JOB
 from pipeline_platform.warehouse.replay_batches import plan_replay
 from pipeline_platform.warehouse.schema import UNSETTLED, assets, dead_letters, replays
 from pipeline_platform.warehouse.text import storable
@@ -24,7 +25,6 @@ from pipeline_platform.warehouse.text import storable
 MOST_LETTERS = 200_000  # one request takes at most so many; the others stay open for the next
 
 
-OF_JOB = "job/"  # before the job's name: the asset key of a failed run that no other row tells of
 _BY_HAND = (f"{OF_JOB}ingest_", f"{OF_JOB}replay_", f"{OF_JOB}__")
 
 

@@ -17,8 +17,8 @@ import sqlalchemy as sa
 from pipeline_platform.local.price_server.server import PriceServer
 from pipeline_platform.orchestration import resources
 from pipeline_platform.orchestration.definitions import definitions
+from pipeline_platform.orchestration.partition_ranges import range_tags
 from pipeline_platform.orchestration.prices import resources as price_resources
-from pipeline_platform.orchestration.prices.partitions import range_tags
 from pipeline_platform.warehouse.engine import connect
 
 

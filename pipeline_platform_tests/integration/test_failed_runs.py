@@ -18,7 +18,7 @@ from pipeline_platform.orchestration.failures import capture as capturing
 from pipeline_platform.orchestration.failures.capture import Captured, capture
 from pipeline_platform.orchestration.failures.sensors import failed_runs_sensor
 from pipeline_platform.orchestration.ingest.planner import RunState
-from pipeline_platform.orchestration.prices.partitions import RANGE_END, RANGE_START
+from pipeline_platform.orchestration.partition_ranges import RANGE_END, RANGE_START
 from pipeline_platform.orchestration.resources import Warehouse
 from pipeline_platform.warehouse.engine import connect
 from pipeline_platform.warehouse.etl_ledger import EtlLedger

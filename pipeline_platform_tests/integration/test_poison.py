@@ -117,12 +117,7 @@ def test_no_good_line_is_parked_however_many_bad_ones_its_batch_has(
     for _ in range(2):
         stack.post(*[reading(), reading(metric="poison: raise")] * 2)
     # If its attempts are made as they are asked for
-    for _ in range(20):
-        for request in stack.tick():
-            stack.run(request)
-        execute(stack.engine, "update assets set not_before = now() where not_before is not null")
-        if not stack.ledger.unsettled(STREAM):
-            break
+    _settle(stack, ticks=20)
     # I expect it to have been halved, every good line to be loaded and every bad one to be a dead letter
     batches = rows(stack.engine, "select state, entries, events_loaded, events_rejected from assets order by first_ms")
     assert batches == [("loaded", 1, 2, 2)] * 2
@@ -155,12 +150,7 @@ def test_what_care_does_not_help_is_halved_until_only_the_bad_request_is_buried(
     for number in range(4):
         stack.post(reading(), reading(metric="poison: raise" if number == 2 else "m"))
     # If its attempts are made as they are asked for
-    for _ in range(40):
-        for request in stack.tick():
-            stack.run(request)
-        execute(stack.engine, "update assets set not_before = now() where not_before is not null")
-        if not stack.ledger.unsettled(STREAM):
-            break
+    _settle(stack, ticks=40)
     # I expect the other requests to be loaded, and the bad one to be dead letters
     states = rows(stack.engine, "select state, entries, events_loaded, events_rejected from assets order by first_ms")
     assert sum(row[2] for row in states) == 6
@@ -170,3 +160,13 @@ def test_what_care_does_not_help_is_halved_until_only_the_bad_request_is_buried(
     ]
     assert rows(stack.engine, "select key from alerts where resolved_at is null") == [("dead/telemetry",)]
     assert all(stack.check().values())
+
+
+def _settle(stack: Stack, *, ticks: int) -> None:  # noqa: F811
+    """Makes each attempt that is asked for at once, until every batch is settled or after so many ticks."""
+    for _ in range(ticks):
+        for request in stack.tick():
+            stack.run(request)
+        execute(stack.engine, "update assets set not_before = now() where not_before is not null")
+        if not stack.ledger.unsettled(STREAM):
+            break

@@ -15,7 +15,7 @@ from pipeline_platform.core.time_ranges import of_days
 from pipeline_platform.local.price_server.faults import Fault
 from pipeline_platform.local.price_server.server import PriceServer
 from pipeline_platform.orchestration.ingest import attempts
-from pipeline_platform.orchestration.prices.partitions import RANGE_END, RANGE_START
+from pipeline_platform.orchestration.partition_ranges import RANGE_END, RANGE_START
 from pipeline_platform.sources.binance import Binance
 from pipeline_platform.sources.shapes import Node
 from pipeline_platform.warehouse import etl_ledger

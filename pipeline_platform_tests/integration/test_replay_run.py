@@ -9,7 +9,7 @@ import pytest
 
 from pipeline_platform.core.edits import Edit
 from pipeline_platform.core.failures import Failure, FailureKind, NextStep
-from pipeline_platform.orchestration.prices.partitions import RANGE_END, RANGE_START
+from pipeline_platform.orchestration.partition_ranges import RANGE_END, RANGE_START
 from pipeline_platform.warehouse.dead_letters import LetterFilter
 from pipeline_platform.warehouse.etl_ledger import EtlLedger
 from pipeline_platform.warehouse.failed_runs import FailedRun, record_failed_runs

@@ -6,7 +6,7 @@ one of the ledger; only a run that is new to the ledger costs more.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from pipeline_platform.core.batches import retry_pause
 from pipeline_platform.core.failures import Failure, FailureKind, NextStep
 from pipeline_platform.orchestration.failures.causes import Cause, cause_of
-from pipeline_platform.orchestration.prices.partitions import RANGE_END, RANGE_START, TO
+from pipeline_platform.orchestration.partition_ranges import range_text
 from pipeline_platform.warehouse.etl_ledger import EtlLedger
 from pipeline_platform.warehouse.failed_runs import (
     FailedRun,
@@ -165,16 +165,10 @@ def _failed_run(record: dg.RunRecord, cause: Cause) -> FailedRun:
         message=cause.message,
         failed_at=_moment(record.end_time) or record.update_timestamp,
         op=cause.op,
-        partition=_partition(run.tags),
+        partition=range_text(run.tags),
         requested_at=record.create_timestamp,
         started_at=_moment(record.start_time),
     )
-
-
-def _partition(tags: Mapping[str, str]) -> str | None:
-    """The partition of a run, or its range of them as `first...last`."""
-    first, last = tags.get(RANGE_START), tags.get(RANGE_END)
-    return f"{first}{TO}{last}" if first and last else tags.get("dagster/partition")
 
 
 def _moment(seconds: float | None) -> datetime | None:

@@ -12,8 +12,6 @@ from pipeline_platform.sources.plan import PricePlan
 
 DAY, INSTRUMENT = "day", "instrument"
 NOBODY = "none:NONE"  # a dimension may not be empty; there is no such source
-TO = "..."  # between the first and the last key of a range, in a text
-RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
 def days(start: date) -> dg.DailyPartitionsDefinition:
@@ -31,11 +29,6 @@ def candle_partitions(plan: PricePlan, start: date) -> dg.MultiPartitionsDefinit
 def instrument_keys(plan: PricePlan) -> list[str]:
     """The keys of the dimension `instrument`, in the file's order."""
     return [instrument_key(instrument) for instrument, _ in plan.instruments()] or [NOBODY]
-
-
-def range_tags(first: str, last: str) -> dict[str, str]:
-    """The tags of a run over the partitions from `first` to `last`: of candles, a rectangle."""
-    return {RANGE_START: first, RANGE_END: last}
 
 
 def keys_of(context: dg.AssetExecutionContext) -> list[str]:

@@ -13,12 +13,13 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from pipeline_platform.errors import TransientError
 from pipeline_platform.orchestration.ingest.planner import Request, RunState, retry
 from pipeline_platform.orchestration.ingest.sensors import run_state
-from pipeline_platform.orchestration.prices.partitions import RANGE_END, RANGE_START, TO
+from pipeline_platform.orchestration.partition_ranges import tags_of_text
 from pipeline_platform.orchestration.resources import CALM, PlanLimits, Warehouse
+from pipeline_platform.warehouse.failed_runs import OF_JOB
 from pipeline_platform.warehouse.ledger import Ledger
 from pipeline_platform.warehouse.ledger_rows import LedgerRow
 from pipeline_platform.warehouse.replay_batches import split_replay
-from pipeline_platform.warehouse.replays import OF_JOB, asked_retries, replay_job, retried
+from pipeline_platform.warehouse.replays import asked_retries, replay_job, retried
 
 INTERVAL = 1
 RETRY_TAG = "pipeline/retry"
@@ -77,8 +78,7 @@ def retries(
                 continue
             tags = {RETRY_TAG: str(asked.id), "pipeline/asset_row": str(asked.asset_id)}
             if asked.partition_key:
-                first, _, last = asked.partition_key.partition(TO)
-                tags |= {RANGE_START: first, RANGE_END: last or first}
+                tags |= tags_of_text(asked.partition_key)
             yield dg.RunRequest(run_key=f"retry-{asked.id}", job_name=job, tags=tags)
 
 

@@ -18,6 +18,7 @@ from pipeline_platform.core.batches import Pace, PaceLimits, linger, spend
 from pipeline_platform.core.rollups import Grain, Span, spans
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.errors import TransientError
+from pipeline_platform.orchestration.partition_ranges import range_tags
 from pipeline_platform.orchestration.resources import Warehouse
 from pipeline_platform.orchestration.rollups.assets import job_name, partitions_of
 from pipeline_platform.orchestration.under_way import run_under_way
@@ -96,5 +97,5 @@ def _request(
     return dg.RunRequest(
         job_name=job_name(spec.name, grain),
         run_key=f"{spec.name}-{grain.value}-{first}-{last}-{now.timestamp():.3f}",
-        tags={"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last},
+        tags=range_tags(first, last),
     )
