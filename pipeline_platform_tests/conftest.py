@@ -8,6 +8,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -20,9 +21,16 @@ from pipeline_platform.local.postgres import PostgresServer
 from pipeline_platform.local.processes import Service
 from pipeline_platform.local.supervisor import Supervisor
 from pipeline_platform.local.valkey import ValkeyServer
+from pipeline_platform_tests.sharing import SharedStackScheduling
 
 VALKEY_MEMORY = 256 * 2**20
 _redis_databases = itertools.cycle(range(2, 16))  # 0 and 1 are left to code that chooses its own
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SharedStackScheduling:
+    """How `pytest -n` hands out the tests."""
+    return SharedStackScheduling(config, log)
 
 
 def make_state_dir() -> Path:

@@ -35,6 +35,12 @@ class Fleet:
         """How many connections came from other hosts."""
         return sum(forwarder.connections for forwarder in self._forwarders)
 
+    @property
+    def pids(self) -> set[int]:
+        """The processes that it started, here and on other hosts."""
+        elsewhere = (host.process for host in self._hosts)
+        return {process.pid for process in (*self._processes, *elsewhere) if process is not None}
+
     def add(self, name: str, *, children: int = 1, queue: str = "ingest") -> None:
         """Starts a worker and waits until it takes tasks."""
         folder = self._up.folder / f"host-{name}"

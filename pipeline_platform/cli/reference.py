@@ -20,7 +20,7 @@ import typer
 from pydantic import AliasChoices
 from pydantic.fields import FieldInfo
 
-from pipeline_platform.cli.main import app
+from pipeline_platform.cli.main import command_line
 from pipeline_platform.settings import Settings
 
 EXAMPLE = "Example: "
@@ -60,7 +60,7 @@ list and for the variables that belong to Dagster.
 
 def commands() -> Iterator[tuple[str, Any]]:
     """Every command with its whole name, in the order of `--help`."""
-    yield from _walk("pipeline-platform", typer.main.get_command(app))
+    yield from _walk("pipeline-platform", typer.main.get_command(command_line()))
 
 
 def _walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -226,6 +227,14 @@ def test_days_follow_the_candles_that_were_loaded(stack: PriceStack, monkeypatch
     requests, cursor = tick(stack, "prices_days_follow")
     assert [(each.tags[RANGE_START], each.tags[RANGE_END]) for each in requests] == [("2024-02-27", "2024-03-02")]
     assert tick(stack, "prices_days_follow", cursor)[0] == []
+
+
+def test_the_first_quotes_do_not_wait_for_the_schedule(stack: PriceStack) -> None:
+    requests, cursor = tick(stack, "prices_first_quotes")
+    assert len(requests) == 1
+    assert tick(stack, "prices_first_quotes", cursor)[0] == []
+    known = json.loads(cursor or "")
+    assert tick(stack, "prices_first_quotes", json.dumps(known[1:]))[0] != []  # one instrument has come
 
 
 def test_a_tick_does_nothing_while_a_run_of_the_job_is_in_progress(stack: PriceStack) -> None:

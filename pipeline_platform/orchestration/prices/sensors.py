@@ -1,6 +1,7 @@
-"""Two sensors: one asks again for what a downtime or a failed run left out, one computes the days that candles changed.
+"""Three sensors: one asks again for what a downtime or a failed run left out, one computes the days that candles
+changed, and one asks for quotes as soon as there is something to quote.
 
-Both look at the warehouse, not at Dagster's ticks: what is there is the truth, whoever brought it.
+The first two look at the warehouse, not at Dagster's ticks: what is there is the truth, whoever brought it.
 """
 
 # No postponed annotations here: Dagster reads them at run time.
@@ -23,6 +24,7 @@ from pipeline_platform.orchestration.prices.resources import PriceSources
 from pipeline_platform.orchestration.prices.schedules import (
     CANDLES_JOB,
     DAYS_JOB,
+    QUOTES_JOB,
     PriceTimes,
     busy,
     candles_request,
@@ -39,7 +41,7 @@ NEAR_DAYS = 7  # days to compute that are nearer to each other are one run
 
 
 def price_sensors(plan: PricePlan, start: date, times: PriceTimes) -> list[dg.SensorDefinition]:
-    """`prices_catch_up` and `prices_days_follow`; on where a source is enabled."""
+    """`prices_catch_up`, `prices_days_follow` and `prices_first_quotes`; on where a source is enabled."""
     instruments = instrument_keys(plan)
     status = dg.DefaultSensorStatus.RUNNING if plan.enabled else dg.DefaultSensorStatus.STOPPED
 
@@ -96,7 +98,30 @@ def price_sensors(plan: PricePlan, start: date, times: PriceTimes) -> list[dg.Se
             cursor=newest.isoformat(),
         )
 
-    return [catch_up, days_follow]
+    @dg.sensor(
+        name="prices_first_quotes",
+        job_name=QUOTES_JOB,
+        minimum_interval_seconds=times.catch_up_seconds,
+        default_status=status,
+        description="Requests the quotes once when instruments have come: the schedule's next tick may be far away.",
+    )
+    def first_quotes(
+        context: dg.SensorEvaluationContext, price_sources: PriceSources
+    ) -> dg.SensorResult | dg.SkipReason:
+        quoted = _quoted(price_sources.plan)
+        known = set(json.loads(context.cursor or "[]"))
+        if quoted <= known:
+            return dg.SkipReason("Every instrument has been quoted, or asked for, since it is in the file.")
+        if skip := busy(context.instance, QUOTES_JOB):
+            return skip
+        return dg.SensorResult(run_requests=[dg.RunRequest()], cursor=json.dumps(sorted(quoted)))
+
+    return [catch_up, days_follow, first_quotes]
+
+
+def _quoted(plan: PricePlan) -> set[str]:
+    """The instruments whose quotes are fetched, with their sources."""
+    return {f"{name}:{symbol}" for name, each in plan.enabled.items() if each.quotes for symbol in each.symbols}
 
 
 def note(missed: Sequence[TimeRange], now: datetime) -> str:

@@ -16,8 +16,10 @@ from urllib.parse import urlsplit
 
 from typer.testing import CliRunner
 
-from pipeline_platform.cli.main import app
+from pipeline_platform.cli.main import command_line
 from pipeline_platform.errors import PlatformError
+
+APP = command_line()
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Done:
 
 def run(*arguments: object, stdin: str | bytes | None = None) -> Done:
     """Runs `pipeline-platform ARGUMENTS` in this process."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+    result = CliRunner().invoke(APP, [str(argument) for argument in arguments], input=stdin)
     error = result.exception
     if error is not None and not isinstance(error, PlatformError | SystemExit):
         raise error

@@ -11,7 +11,7 @@ import pytest
 import redis
 import typer
 
-from pipeline_platform.cli.main import app
+from pipeline_platform.cli.main import COMMANDS, command_line
 from pipeline_platform.core.entries import EntryId
 from pipeline_platform.queue.connection import connect as connect_queue
 from pipeline_platform.queue.workers import WorkerBoard
@@ -27,7 +27,7 @@ def _commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[
 
 
 def test_every_command_has_help_with_an_example() -> None:
-    found = dict(_commands(typer.main.get_command(app)))
+    found = dict(_commands(typer.main.get_command(command_line())))
     assert {("ingest",), ("streams", "check"), ("job",), ("sql",), ("doctor",), ("keys", "create")} <= set(found)
     for path, command in found.items():
         if path:
@@ -38,6 +38,16 @@ def test_every_command_has_help_with_an_example() -> None:
             assert "Example: pipeline-platform " in shown.out or len(path) == 1, path
             if not hasattr(command, "commands"):
                 assert "--state-dir" in shown.out, path
+
+
+def test_a_command_is_found_alone_as_among_all() -> None:
+    assert set(_words(command_line())) == set(COMMANDS)
+    for word in COMMANDS:
+        assert _words(command_line(word)) == [word]
+
+
+def _words(app: typer.Typer) -> list[str]:
+    return list(getattr(typer.main.get_command(app), "commands", ()))
 
 
 def test_job_follows_a_request(stack: Stack, tmp_path: Path) -> None:
