@@ -75,14 +75,14 @@ def test_a_recycled_childs_replacement_is_there_at_once_and_warm(
     instance: dg.DagsterInstance, folder: Path, redis_url: str
 ) -> None:
     """Given a child for every run, if a run is submitted as the last child leaves, I expect no start-up cost."""
-    worker = Worker(folder, redis_url, children=1, KIT_TASKS="1", KIT_LOAD_SECONDS="8")
+    worker = Worker(folder, redis_url, children=1, KIT_TASKS="1", KIT_LOAD_SECONDS="6")
     gaps, delays = [], []
     try:
-        for _ in range(5):
+        for _ in range(3):
             submit(instance, kit.five)
             gaps.append(_gap(worker))
             wait_until("the next one waits", lambda: _idle(worker))
-        for _ in range(3):
+        for _ in range(2):
             submit(instance, kit.five)
             _gone(worker)
             left = time.monotonic()
@@ -93,8 +93,8 @@ def test_a_recycled_childs_replacement_is_there_at_once_and_warm(
         print("exit -> next child:", [round(gap, 3) for gap in gaps])
         print("exit -> a run submitted then has succeeded:", [round(delay, 3) for delay in delays])
         assert worker.loads.read_text() == f"{worker.process.pid} 1\n"  # by the parent, before any child
-        assert sorted(gaps)[2] < 0.5, gaps
-        assert max(delays) < 8.0, delays  # a load alone takes longer
+        assert sorted(gaps)[1] < 0.5, gaps
+        assert max(delays) < 6.0, delays  # a load alone takes longer
     finally:
         worker.stop()
 
@@ -282,22 +282,22 @@ def test_preloading_complains_about_threads(caplog: pytest.LogCaptureFixture) ->
 def test_workers_sign_in_with_what_they_do_and_the_dead_and_the_hanging_are_forgotten(
     instance: dg.DagsterInstance, folder: Path, redis_url: str, tmp_path: Path
 ) -> None:
-    """Given two workers, if a run is executed, I expect it counted; if one is killed and one stopped, none alive."""
+    """Given two workers, if a run is executed, I expect it counted; if one is killed and one stopped, none alive;
+    if that one goes on, it is back."""
     note = tmp_path / "note"
     workers = [Worker(folder, redis_url, name="one", children=1), Worker(folder, redis_url, name="two", children=2)]
     try:
         with connect(redis_url) as client:
             board = WorkerBoard(client)
             assert board.read() == Workers(2, 0, 3, 0)
-            config = {"ops": {"rest": {"config": {"seconds": 6.0, "note": str(note)}}}}
+            config = {"ops": {"rest": {"config": {"seconds": 4.0, "note": str(note)}}}}
             run = submit(instance, kit.sleeper, config)
             wait_until("the run is counted", lambda: board.read() == Workers(2, 1, 3, 1), 15)
             wait_until("the run succeeds", lambda: succeeded(instance, run))
             wait_until("nobody is busy", lambda: board.read() == Workers(2, 0, 3, 0), 5)
             workers[0].kill()
-            wait_until("the killed one is forgotten", lambda: board.read() == Workers(1, 0, 2, 0), 12)
             workers[1].process.send_signal(signal.SIGSTOP)
-            wait_until("the stopped one is forgotten", lambda: board.read() == Workers(0, 0, 0, 0), 12)
+            wait_until("both are forgotten", lambda: board.read() == Workers(0, 0, 0, 0), 12)
             workers[1].process.send_signal(signal.SIGCONT)
             wait_until("it is back", lambda: board.read() == Workers(1, 0, 2, 0), 5)
     finally:
