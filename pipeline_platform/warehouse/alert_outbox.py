@@ -167,6 +167,7 @@ class Outbox:
         if rule.route not in self.due([rule], now):
             return None
         with warehouse_errors(), self._engine.begin() as connection:
+            connection.execute(_ONE_AT_A_TIME)  # two that lock rows side by side would each get some: two messages
             rows = connection.execute(sa.text(_CLAIM), {"route": rule.route, "most": MOST}).all()
             if not rows or any(row.not_before is not None and row.not_before > now for row in rows):
                 return None

@@ -278,7 +278,7 @@ def test_two_deliverers_at_once_send_once(desk: Desk) -> None:
     for number in range(50):
         desk.raise_(f"k{number}")
     desk.wait(10)
-    for _ in range(5):
+    for _ in range(20):
         barrier, claims = threading.Barrier(6), list[Claim | None]()
 
         def deliverer(barrier: threading.Barrier = barrier, claims: list[Claim | None] = claims) -> None:

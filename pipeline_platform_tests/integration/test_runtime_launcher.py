@@ -54,7 +54,7 @@ class Sleeper:
         self.note, self.instance = note, instance
         self.id = submit(instance, kit.sleeper, {"ops": {"rest": {"config": {"seconds": seconds, "note": str(note)}}}})
         if started:
-            wait_until("the run sleeps", note.exists)
+            wait_until("the run sleeps", lambda: note.exists() and note.read_text().endswith("\n"))
 
     @property
     def pid(self) -> int:
