@@ -1,13 +1,16 @@
-"""A migrated warehouse of the test's own, cloned from one that is migrated once a session."""
+"""A migrated warehouse and Dagster's database, of the test's own, cloned from what is made once a session."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
+import dagster as dg
 import psycopg
 import pytest
 import sqlalchemy as sa
+from dagster_postgres import DagsterPostgresStorage
 from psycopg import sql
 
 from pipeline_platform.core.streams import load_specs
@@ -20,6 +23,7 @@ from pipeline_platform.warehouse.ledger import Ledger
 from pipeline_platform.warehouse.migrate import migrate
 from pipeline_platform_tests.integration.batches import NOW_MS, UNIQUE, WIDE
 from pipeline_platform_tests.integration.planning import World
+from pipeline_platform_tests.integration.runtime_worker_kit import home
 
 OTHERS_OUT = """
 select pg_terminate_backend(pid, 5000) from pg_stat_activity
@@ -79,7 +83,40 @@ def own_warehouse_url(postgres_server: PostgresServer, migrated_template: str) -
     """The same for a test that changes tables or settings: slower, a database of its own."""
     name = _clone(postgres_server, migrated_template)
     yield postgres_server.url(name)
-    _run(postgres_server, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    _drop(postgres_server, name)
+
+
+@pytest.fixture(scope="session")
+def dagster_template(postgres_server: PostgresServer) -> str:
+    """The name of a database with Dagster's tables; to make them takes a second."""
+    name = f"dagster_{uuid.uuid4().hex}"
+    _run(postgres_server, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    url = sa.make_url(postgres_server.url(name)).set(drivername="postgresql+psycopg2")
+    DagsterPostgresStorage(url.render_as_string(hide_password=False))  # makes them, and keeps no connection
+    return name
+
+
+@pytest.fixture
+def dagster_url(postgres_server: PostgresServer, dagster_template: str) -> Iterator[str]:
+    """The URL of a database of Dagster's without a run."""
+    name = _clone(postgres_server, dagster_template)
+    yield postgres_server.url(name)
+    _drop(postgres_server, name)
+
+
+@pytest.fixture
+def dagster_home(tmp_path: Path, dagster_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A DAGSTER_HOME whose runs go to the workers of runtime_worker_kit.py."""
+    folder = home(tmp_path / "home", dagster_url, redis_url)
+    monkeypatch.setenv("DAGSTER_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture
+def instance(dagster_home: Path) -> Iterator[dg.DagsterInstance]:
+    """The instance of that home."""
+    with dg.DagsterInstance.get() as instance:
+        yield instance
 
 
 @pytest.fixture
@@ -109,6 +146,10 @@ def _clone(server: PostgresServer, template: str) -> str:
     create = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
     _run(server, create.format(sql.Identifier(name), sql.Identifier(template)))
     return name
+
+
+def _drop(server: PostgresServer, name: str) -> None:
+    _run(server, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def _run(server: PostgresServer, statement: sql.Composed) -> None:

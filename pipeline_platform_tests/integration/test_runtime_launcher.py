@@ -24,27 +24,15 @@ pytestmark = [pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture
-def folder(tmp_path: Path, database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("DAGSTER_HOME", str(kit.home(tmp_path / "home", database_url, redis_url)))
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def instance(folder: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.get() as instance:
-        yield instance
-
-
-@pytest.fixture
-def worker(instance: dg.DagsterInstance, folder: Path, redis_url: str) -> Iterator[Worker]:
-    worker = Worker(folder, redis_url)
+def worker(instance: dg.DagsterInstance, dagster_home: Path, redis_url: str) -> Iterator[Worker]:
+    worker = Worker(dagster_home, redis_url)
     yield worker
     worker.stop()
 
 
 @pytest.fixture
-def daemon(instance: dg.DagsterInstance, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    yield from kit.monitored(folder)
+def daemon(instance: dg.DagsterInstance, dagster_home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    yield from kit.monitored(dagster_home)
 
 
 class Sleeper:
@@ -66,7 +54,7 @@ class Sleeper:
 
 
 def test_a_killed_child_a_killed_worker_and_a_stopped_one_fail_within_15_s_and_a_live_run_is_left_alone(
-    instance: dg.DagsterInstance, folder: Path, redis_url: str, tmp_path: Path, daemon: object
+    instance: dg.DagsterInstance, dagster_home: Path, redis_url: str, tmp_path: Path, daemon: object
 ) -> None:
     """Four workers with a run each. If three die in their ways, I expect three failures in 15 s, and one success."""
     names = ("child", "whole", "stopped", "live")
@@ -74,7 +62,7 @@ def test_a_killed_child_a_killed_worker_and_a_stopped_one_fail_within_15_s_and_a
     runs: dict[str, Sleeper] = {}
     try:
         for name in names:
-            workers[name] = Worker(folder, redis_url, name=name, children=1, ready=False)
+            workers[name] = Worker(dagster_home, redis_url, name=name, children=1, ready=False)
         for name in names:
             workers[name].wait()
         for name in names:  # a worker whose child is busy takes no second run
@@ -127,13 +115,13 @@ def test_terminating_a_run_that_executes_cancels_it_and_kills_it_when_it_is_deaf
 
 
 def test_terminating_a_run_that_waits_cancels_it_and_nobody_executes_it(
-    instance: dg.DagsterInstance, folder: Path, redis_url: str, tmp_path: Path
+    instance: dg.DagsterInstance, dagster_home: Path, redis_url: str, tmp_path: Path
 ) -> None:
     """Given a worker that was not there when the run was terminated, if it gets the task, I expect nothing."""
     run = Sleeper(instance, tmp_path / "note", 1.0, started=False)
     assert instance.run_launcher.terminate(run.id)
     assert run.status == "CANCELED"
-    worker = Worker(folder, redis_url)
+    worker = Worker(dagster_home, redis_url)
     try:
         wait_until("the task has arrived", lambda: "not executed" in worker.log.read_text())
         assert not run.note.exists()
@@ -161,10 +149,10 @@ def test_twenty_looks_are_one_question(
         assert launcher.check_run_worker_health(found).status == WorkerStatus.RUNNING
     assert asked == [None]
     time.sleep(2)
-    start = time.monotonic()
+    launcher._timeout, start = 10.0, time.monotonic()
     assert launcher.check_run_worker_health(found).status == WorkerStatus.RUNNING
     assert asked == [None, 1]  # as many answers as last time are waited for, and no longer
-    assert time.monotonic() - start < 0.8
+    assert time.monotonic() - start < 5
 
 
 class Workers:
@@ -222,8 +210,8 @@ def test_a_new_worker_is_found_though_fewer_answers_were_expected() -> None:
     assert workers.look(3.0) is Health.ALIVE
 
 
-def test_without_a_broker_nothing_is_said_about_a_run(database_url: str, tmp_path: Path) -> None:
-    home = kit.home(tmp_path / "home", database_url, "redis://127.0.0.1:1/0")
+def test_without_a_broker_nothing_is_said_about_a_run(dagster_url: str, tmp_path: Path) -> None:
+    home = kit.home(tmp_path / "home", dagster_url, "redis://127.0.0.1:1/0")
     with dg.DagsterInstance.from_config(str(home)) as instance:
         run = instance.create_run_for_job(kit.five, status=dg.DagsterRunStatus.STARTED)
         assert instance.run_launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING
@@ -243,9 +231,9 @@ def test_runs_are_not_resumed(instance: dg.DagsterInstance) -> None:
     assert not instance.run_launcher.supports_resume_run
 
 
-def test_a_run_that_the_broker_does_not_take_has_failed_at_once(database_url: str, tmp_path: Path) -> None:
+def test_a_run_that_the_broker_does_not_take_has_failed_at_once(dagster_url: str, tmp_path: Path) -> None:
     """If the launch fails, I expect FAILURE now, not after the start timeout: the planner waits for it."""
-    home = kit.home(tmp_path / "home", database_url, "redis://127.0.0.1:1/0")
+    home = kit.home(tmp_path / "home", dagster_url, "redis://127.0.0.1:1/0")
     with dg.DagsterInstance.from_config(str(home)) as instance:
         with pytest.raises(Exception, match=r"refused|connect"):
             submit(instance, kit.five)

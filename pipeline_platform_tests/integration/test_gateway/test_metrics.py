@@ -175,7 +175,7 @@ def test_a_server_that_does_not_answer_delays_a_scrape_by_seconds_at_most(
             assert time.monotonic() - began < 5
             began = time.monotonic()
             assert read(client)["pipeline_dagster_up",] == 0
-            assert time.monotonic() - began < 1  # the first question is still being asked
+            assert time.monotonic() - began < 2  # the first question is still being asked
             silent.close()
 
 
