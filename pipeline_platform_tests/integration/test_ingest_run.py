@@ -84,7 +84,8 @@ class Stack:
 
 @pytest.fixture
 def stack(own_warehouse_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
-    """The shipped definitions over the servers of the tests."""
+    """The shipped definitions over the servers of the tests. A tick waits a moment for data, not for seconds."""
+    monkeypatch.setenv("PIPELINE_SENSOR_HOLD_SECONDS", "0.02")
     monkeypatch.setenv("DATABASE_URL", own_warehouse_url)
     monkeypatch.setenv("REDIS_URL", redis_url)
     shipped = _shipped()
