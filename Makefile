@@ -33,7 +33,8 @@ install: $(INSTALLED) ## Make .venv and install the package, nothing more
 up: install ## Start everything with the demo load (UP="--port 8080" for other options)
 	@$(BIN)/pipeline-platform up $(UP)
 
-# Two at a time, a file to a process, in the order of folders: the long ones are first, so that none is left at the end.
+# Two at a time, a file to a process (files that share a stack together: pipeline_platform_tests/sharing.py), in the order of
+# folders: the long ones are first, so that none is left at the end.
 test: $(TESTED) ## Run every test
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 

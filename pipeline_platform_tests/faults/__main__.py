@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     for size in ("kills", "events", "rounds", "overload", "outage", "seed"):
         parser.add_argument(f"--{size}", type=int)
     options = parser.parse_args(arguments)
-    rows = results_file().absolute()
+    rows = results_file(long=options.long).absolute()
     if options.fresh:
         rows.unlink(missing_ok=True)
     sizes = {name: getattr(options, name) for name in ("kills", "events", "rounds", "overload", "outage")}

@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-DEFAULT_FILE = Path(".pipeline-faults/rows.jsonl")
+from pipeline_platform_tests.faults.form import FORM
+
+FOLDER = Path(".pipeline-faults")
 HEAD = "| Fault | Times | Events | Lost | Doubled | Aggregates | Back after | Drained after | Seed | Written |"
 RULE = "|---|---:|---:|---:|---:|---|---:|---:|---:|---|"
 
@@ -42,9 +44,12 @@ class Row:
         )
 
 
-def results_file() -> Path:
-    """Where rows are kept, so that families can be run one after the other: PIPELINE_FAULTS_ROWS."""
-    return Path(os.environ.get("PIPELINE_FAULTS_ROWS", str(DEFAULT_FILE)))
+def results_file(*, long: bool = FORM.long) -> Path:
+    """Where rows are kept, so that families can be run one after the other: PIPELINE_FAULTS_ROWS, or the form's file.
+
+    A row of the short form may have the name of one of the long form; it has no business in that one's table.
+    """
+    return Path(os.environ.get("PIPELINE_FAULTS_ROWS") or FOLDER / ("long.jsonl" if long else "short.jsonl"))
 
 
 def keep(row: Row) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline_platform_tests.faults.__main__ import BEGIN, END, PAGE, write
-from pipeline_platform_tests.faults.rows import HEAD, Row, keep, kept
+from pipeline_platform_tests.faults.rows import HEAD, Row, keep, kept, results_file
 
 
 def _row(fault: str, lost: int = 0, family: str = "kill -9") -> Row:
@@ -37,6 +37,12 @@ def test_a_family_that_is_run_again_replaces_its_rows(tmp_path: Path, monkeypatc
     assert "old\n" not in text
 
 
-def test_the_page_has_the_marks() -> None:
+def test_the_page_has_the_marks_and_the_long_form() -> None:
     text = PAGE.read_text()
     assert text.index(BEGIN) < text.index(END)
+    assert "every part" not in text.partition(BEGIN)[2]  # a row of the short form
+
+
+def test_rows_of_the_short_form_are_kept_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PIPELINE_FAULTS_ROWS", raising=False)
+    assert results_file(long=True) != results_file(long=False)
