@@ -17,6 +17,7 @@ from pipeline_platform.local.price_server.faults import Fault
 from pipeline_platform.local.price_server.server import PriceServer
 from pipeline_platform.orchestration.ingest import attempts
 from pipeline_platform.orchestration.partition_ranges import RANGE_END, RANGE_START
+from pipeline_platform.orchestration.prices.checks import DELAY
 from pipeline_platform.sources.binance import Binance
 from pipeline_platform.sources.shapes import Node
 from pipeline_platform.warehouse import etl_ledger
@@ -208,15 +209,20 @@ def tick(stack: PriceStack, name: str, cursor: str | None = None) -> tuple[list[
 
 
 def test_what_a_downtime_left_out_is_asked_for_once_in_one_run(stack: PriceStack) -> None:
+    now = datetime.now(UTC)
+    first, last = now - timedelta(days=7) + timedelta(hours=1), now - DELAY - timedelta(hours=1)  # whole hours between
+    days = (last.date() - first.date()).days + 1
     requests, cursor = tick(stack, "prices_catch_up")
-    assert len(requests) == 1  # five instruments, eight days
+    assert len(requests) == 1  # five instruments, eight days; seven where no whole hour of the eighth is in the week
     again, same = tick(stack, "prices_catch_up", cursor)
     assert again == []  # it is on its way; the source may not have it
     result = stack.repository.get_job("prices_candles").execute_in_process(
         run_config=requests[0].run_config, tags=dict(requests[0].tags), instance=stack.instance
     )
     assert result.success
-    assert stack.rows("select count(distinct symbol), count(distinct open_time::date) from prices_candles") == [(5, 8)]
+    assert stack.rows("select count(distinct symbol), count(distinct open_time::date) from prices_candles") == [
+        (5, days)
+    ]
     assert tick(stack, "prices_catch_up", same)[0] == []
 
 
