@@ -8,14 +8,7 @@ from __future__ import annotations
 
 from xdist.scheduler import LoadFileScheduling
 
-ACCEPTANCE = "the stack of acceptance/conftest.py"
-FAULTS = "the stacks of faults/conftest.py"
-SHARING = {
-    "acceptance/test_every_event.py": ACCEPTANCE,
-    "acceptance/test_late_data.py": ACCEPTANCE,
-    "acceptance/test_readme.py": ACCEPTANCE,
-    "acceptance/test_up.py": ACCEPTANCE,
-}
+ACCEPTANCE = {f"acceptance/test_{name}.py" for name in ("every_event", "late_data", "readme", "up")}
 
 
 def scope_of(nodeid: str) -> str:
@@ -23,8 +16,8 @@ def scope_of(nodeid: str) -> str:
     file = nodeid.partition("::")[0]
     within = file.partition("pipeline_platform_tests/")[2]
     if within.startswith("faults/"):
-        return FAULTS
-    return SHARING.get(within, file)
+        return "the stacks of faults/conftest.py"
+    return "the stack of acceptance/conftest.py" if within in ACCEPTANCE else file
 
 
 class SharedStackScheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types

@@ -155,19 +155,15 @@ class Outbox:
         """
         if not rules:
             return []
-        given = _parameters(rules, now)
         with warehouse_errors(), self._engine.begin() as connection:
-            connection.execute(_ONE_AT_A_TIME)
-            for statement in (_OWE, _FORGET, _OWE_RECOVERY, _OWE_AGAIN):
-                connection.execute(sa.text(statement), given)
-            return list(connection.scalars(sa.text(_DUE), given))
+            return _due(connection, rules, now)
 
     def claim(self, rule: Rule, now: datetime) -> Claim | None:
         """Everything that waits for the route, for this sender alone; None when another has it, or nothing is due."""
-        if rule.route not in self.due([rule], now):
-            return None
         with warehouse_errors(), self._engine.begin() as connection:
-            connection.execute(_ONE_AT_A_TIME)  # two that lock rows side by side would each get some: two messages
+            # Its lock lasts until the claim is made: two that lock rows side by side would each get some.
+            if rule.route not in _due(connection, [rule], now):
+                return None
             rows = connection.execute(sa.text(_CLAIM), {"route": rule.route, "most": MOST}).all()
             if not rows or any(row.not_before is not None and row.not_before > now for row in rows):
                 return None
@@ -195,6 +191,14 @@ class Outbox:
         with warehouse_errors(), self._engine.begin() as connection:
             found = sa.delete(alerts).where(alerts.c.last_raised_at < before, last < before)
             return connection.execute(found).rowcount
+
+
+def _due(connection: sa.Connection, rules: Sequence[Rule], now: datetime) -> list[str]:
+    given = _parameters(rules, now)
+    connection.execute(_ONE_AT_A_TIME)
+    for statement in (_OWE, _FORGET, _OWE_RECOVERY, _OWE_AGAIN):
+        connection.execute(sa.text(statement), given)
+    return list(connection.scalars(sa.text(_DUE), given))
 
 
 def _verdict(claim: Claim, outcome: Outcome, now: datetime) -> tuple[str, str | None, datetime | None]:

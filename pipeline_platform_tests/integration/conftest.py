@@ -55,8 +55,7 @@ $$
 @pytest.fixture(scope="session")
 def migrated_template(postgres_server: PostgresServer) -> str:
     """The name of a database with the shipped streams, WIDE and UNIQUE; nobody stays connected to it."""
-    name = f"template_{uuid.uuid4().hex}"
-    _run(postgres_server, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    name = _clone(postgres_server, "template1")
     engine = connect(postgres_server.url(name))
     migrate(engine, [*load_specs().values(), WIDE, UNIQUE])
     engine.dispose()
@@ -81,16 +80,13 @@ def warehouse_url(shared_warehouse: str) -> str:
 @pytest.fixture
 def own_warehouse_url(postgres_server: PostgresServer, migrated_template: str) -> Iterator[str]:
     """The same for a test that changes tables or settings: slower, a database of its own."""
-    name = _clone(postgres_server, migrated_template)
-    yield postgres_server.url(name)
-    _drop(postgres_server, name)
+    yield from _own(postgres_server, migrated_template)
 
 
 @pytest.fixture(scope="session")
 def dagster_template(postgres_server: PostgresServer) -> str:
     """The name of a database with Dagster's tables; to make them takes a second."""
-    name = f"dagster_{uuid.uuid4().hex}"
-    _run(postgres_server, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    name = _clone(postgres_server, "template1")
     url = sa.make_url(postgres_server.url(name)).set(drivername="postgresql+psycopg2")
     DagsterPostgresStorage(url.render_as_string(hide_password=False))  # makes them, and keeps no connection
     return name
@@ -99,9 +95,7 @@ def dagster_template(postgres_server: PostgresServer) -> str:
 @pytest.fixture
 def dagster_url(postgres_server: PostgresServer, dagster_template: str) -> Iterator[str]:
     """The URL of a database of Dagster's without a run."""
-    name = _clone(postgres_server, dagster_template)
-    yield postgres_server.url(name)
-    _drop(postgres_server, name)
+    yield from _own(postgres_server, dagster_template)
 
 
 @pytest.fixture
@@ -142,13 +136,16 @@ def ledger(engine: sa.Engine) -> Ledger:
 
 
 def _clone(server: PostgresServer, template: str) -> str:
-    name = f"warehouse_{uuid.uuid4().hex}"
+    name = f"clone_{uuid.uuid4().hex}"
     create = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
     _run(server, create.format(sql.Identifier(name), sql.Identifier(template)))
     return name
 
 
-def _drop(server: PostgresServer, name: str) -> None:
+def _own(server: PostgresServer, template: str) -> Iterator[str]:
+    """The URL of a clone that is dropped afterwards."""
+    name = _clone(server, template)
+    yield server.url(name)
     _run(server, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 

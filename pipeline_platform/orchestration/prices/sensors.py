@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
-from pipeline_platform.core.price_partitions import cell_of, day_ranges
+from pipeline_platform.core.price_partitions import cell_of, day_ranges, instrument_key
 from pipeline_platform.core.time_ranges import TimeRange, of_day, of_days
 from pipeline_platform.errors import TransientError
 from pipeline_platform.orchestration.prices.assets import CANDLES
@@ -121,7 +121,7 @@ def price_sensors(plan: PricePlan, start: date, times: PriceTimes) -> list[dg.Se
 
 def _quoted(plan: PricePlan) -> set[str]:
     """The instruments whose quotes are fetched, with their sources."""
-    return {f"{name}:{symbol}" for name, each in plan.enabled.items() if each.quotes for symbol in each.symbols}
+    return {instrument_key(each) for each, _ in plan.instruments() if plan.enabled[each.source].quotes}
 
 
 def note(missed: Sequence[TimeRange], now: datetime) -> str:
