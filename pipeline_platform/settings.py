@@ -50,8 +50,13 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="The address the gateway and the Dagster UI bind to.")
     port: int = Field(8000, ge=1, le=65535, description="The gateway's port.")
     dagster_port: int = Field(3000, ge=1, le=65535, description="The Dagster UI's port.")
-    code_server_port: int | None = Field(
-        None, ge=1, le=65535, description="The Dagster code server's port (loopback). Default: a free one, remembered."
+    code_socket: Path | None = Field(
+        None, description="Where the code server listens, as workspace.yaml reads it; `up` sets it for its processes."
+    )
+    code_token: str | None = Field(
+        None,
+        repr=False,
+        description="The secret of calls to a code server on TCP. Unset: it has a Unix socket.",
     )
     dagster_url: str | None = Field(None, description="Where people reach the Dagster UI, for links.")
     gateway_url: str | None = Field(None, description="Where people reach the gateway, for links.")

@@ -17,10 +17,11 @@ from pipeline_platform.local.environment import (
     worker_arguments,
 )
 from pipeline_platform.local.ports import remembered_port, require_free
-from pipeline_platform.local.probes import appears, daemon_beats, http_ok, listens
+from pipeline_platform.local.probes import answers_at, appears, daemon_beats, http_ok, listens
 from pipeline_platform.local.processes import Service, Step
 from pipeline_platform.local.secret_files import write_private
 from pipeline_platform.local.servers import Database, QueueServer, database, queue_server
+from pipeline_platform.local.sockets import socket_folder
 from pipeline_platform.queue.connection import connect as connect_queue
 from pipeline_platform.queue.keys import KeyStore, token_id
 from pipeline_platform.settings import Settings
@@ -28,6 +29,7 @@ from pipeline_platform.warehouse.engine import connect as connect_warehouse
 from pipeline_platform.warehouse.migrate import migrate
 
 Say = Callable[[str, str], None]
+CODE_SOCKET = "code.sock"
 
 
 class Stack:
@@ -40,9 +42,7 @@ class Stack:
         self._specs = load_specs(settings.streams_dir)
         self._database: Database = database(settings, state_dir)
         self._queue: QueueServer = queue_server(settings, state_dir)
-        if settings.code_server_port:
-            require_free("127.0.0.1", settings.code_server_port, "PIPELINE_CODE_SERVER_PORT")
-        self._code_port = settings.code_server_port or remembered_port(state_dir / "ports" / "code-server")
+        self._code_socket = socket_folder(state_dir / "run" / "code", f"{CODE_SOCKET}.lock", None) / CODE_SOCKET
         self._home = dagster_home(state_dir, settings.dagster_yaml)
         shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
         self._base = f"http://{shown}:{settings.port}"
@@ -93,7 +93,7 @@ class Stack:
             self._settings,
             self.connections,
             self._state_dir,
-            PIPELINE_CODE_SERVER_PORT=str(self._code_port),
+            PIPELINE_CODE_SOCKET=str(self._code_socket),
         )
 
     def _migrate(self) -> None:
@@ -147,9 +147,9 @@ class Stack:
     def _code_server(self) -> Service:
         argv = ["pipeline_platform.orchestration.runtime.code_server"]
         argv += ["--module-name", "pipeline_platform.orchestration.definitions"]
-        argv += ["--host", "127.0.0.1", "--port", str(self._code_port), "--log-level", "warning"]
+        argv += ["--socket", str(self._code_socket), "--log-level", "warning"]
         argv += ["--location-name", "pipeline_platform", "--max-workers", str(16 + 2 * len(self._specs))]
-        return self._service("code", argv, listens("127.0.0.1", self._code_port))
+        return self._service("code", argv, answers_at(self._code_socket))
 
     def _workers(self) -> tuple[Service, Service]:
         """Two, so that no ingest run ever waits for one of another kind; see docs/decisions/0017."""

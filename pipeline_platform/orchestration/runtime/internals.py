@@ -57,6 +57,10 @@ INTERNALS: dict[str, tuple[str, ...] | None] = {
     "dagster._utils.interrupts:setup_interrupt_handlers": (),
     "dagster:DagsterInstance.get_required_daemon_types": ("self",),
     "dagster:DagsterInstance.get_sensor_settings": ("self",),
+    # code_token.py
+    "dagster._grpc.client:DagsterGrpcClient.__init__": ("self", "metadata"),
+    # resources.py
+    "dagster._core.definitions.resource_annotation:TreatAsResourceParam": None,
     # storage.py
     "dagster._core.storage.config:pg_config": (),
     "dagster._core.storage.event_log.sql_event_log:SqlEventLogStorage.store_event": ("self", "event"),
