@@ -1,0 +1,1 @@
+"""Attacks, and the controls that hold them off."""
