@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
+from pipeline_platform.access.names import OurNames
 from pipeline_platform.access.roles import Role
-
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
@@ -29,22 +27,7 @@ class AccessConfig:
     idle_seconds: float = 3600
 
     @property
-    def origins(self) -> frozenset[str]:
-        """The origins that browsers may send requests from: our own."""
-        return frozenset(
-            [f"http://{name}:{self.port}" for name in ("127.0.0.1", "localhost", "[::1]")]
-            + [origin_of(url) for url in self.public_urls]
-        )
-
-    @property
-    def secure(self) -> bool:
-        """Whether people reach the server by TLS only, so that its cookie may be for TLS only."""
-        return bool(self.public_urls) and all(urlsplit(url).scheme == "https" for url in self.public_urls)
-
-
-def origin_of(url: str) -> str:
-    """`scheme://host[:port]` as browsers write it: lower case, without the scheme's own port."""
-    parts = urlsplit(url)
-    name = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    port = "" if parts.port in (None, _DEFAULT_PORTS.get(parts.scheme)) else f":{parts.port}"
-    return f"{parts.scheme}://{name}{port}"
+    def names(self) -> OurNames:
+        """The names that the server answers under: the public ones, and loopback's with its port."""
+        loopback = [f"http://{name}:{self.port}" for name in ("127.0.0.1", "localhost", "[::1]")]
+        return OurNames([*loopback, *self.public_urls])

@@ -17,6 +17,7 @@ from pipeline_platform.access.answers import AnswerCache
 from pipeline_platform.access.credentials import presented_cookie, presented_token
 from pipeline_platform.access.errors import TooManyTriesError
 from pipeline_platform.access.identity import Identity, Via
+from pipeline_platform.access.names import OurNames
 from pipeline_platform.access.passwords import PasswordChecks
 from pipeline_platform.access.roles import Role, role_of
 from pipeline_platform.errors import QueueRefusedError, QueueUnavailableError, TransientError
@@ -44,6 +45,12 @@ class Record(Protocol):
         address: str = "",
         detail: Mapping[str, object] | None = None,
     ) -> None: ...
+
+
+class Refused(Protocol):
+    """Is told of refused requests, which come in any number: `Auditor.refused` counts them."""
+
+    def __call__(self, event: str, *, address: str, reason: str, actor: str = "", path: str = "") -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +83,19 @@ class Doorkeeper:
         self,
         sessions: SessionStore,
         keys: KeyStore,
+        names: OurNames,
         *,
         record: Record,
+        refused: Refused | None = None,
         users: Users | None = None,
         addresses: ClientAddresses | None = None,
         headers: HeaderIdentities | None = None,
-        secure: bool = False,
         idle: float = 3600.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.cookie_name = f"__Host-{COOKIE}" if secure else COOKIE
-        self.secure = secure
+        self.names = names
         self.record = record
+        self.refused = refused or self._record_refused
         self._sessions = sessions
         self._keys = keys
         self._users = users
@@ -106,7 +114,7 @@ class Doorkeeper:
         """
         if token := presented_token(conn):
             return await self._answered(f"token {token}", lambda: self.of_token(token), touch=False)
-        if cookie := presented_cookie(conn, self.cookie_name):
+        if cookie := self.cookie_of(conn):
             known = await self._answered(cookie, lambda: self._of_session(cookie, touch), touch=touch)
             if known is not None:
                 return known
@@ -193,6 +201,14 @@ class Doorkeeper:
         if who is not None:
             self.record("logout", actor=who.actor, address=address)
 
+    def cookie_name(self, conn: HTTPConnection) -> str:
+        """The cookie's name: behind TLS one that only a page of this very host, over TLS, can have set."""
+        return f"__Host-{COOKIE}" if self.names.secure(conn) else COOKIE
+
+    def cookie_of(self, conn: HTTPConnection) -> str:
+        """The session's cookie that the request brings; empty without one."""
+        return presented_cookie(conn, self.cookie_name(conn))
+
     def address_of(self, conn: HTTPConnection) -> str:
         """The client's address, as the trusted proxies tell it."""
         forwarded = ",".join(conn.headers.getlist("x-forwarded-for"))
@@ -220,8 +236,12 @@ class Doorkeeper:
     async def _count(self, limits: dict[str, int], address: str, who: str) -> None:
         wait = await self._in_thread(lambda: self._sessions.count_try(limits, WINDOW))
         if wait:
-            self.record("login-refused", actor=who, outcome="too-many-tries", address=address)
+            self.refused("login-refused", address=address, reason="too many tries", actor=who)
             raise TooManyTriesError(wait)
+
+    def _record_refused(self, event: str, *, address: str, reason: str, actor: str = "", path: str = "") -> None:
+        detail = {"reason": reason, "path": path}
+        self.record(event, actor=actor, outcome="refused", address=address, detail=detail)
 
     async def _begin(self, session: Session | None, address: str, who: str, how: str) -> str | None:
         if session is None:
@@ -236,9 +256,9 @@ class Doorkeeper:
 
 
 def of_key(key: Key | None, via: Via) -> Identity | None:
-    """The identity of an API key that is good for something here; None of one that is revoked or expired."""
-    if key is None or not alive(key):
-        return None
+    """The identity of an API key; None of one that is revoked or expired, or only for some streams or for sending."""
+    if key is None or not alive(key) or getattr(key, "streams", None) is not None:
+        return None  # a session sees every stream
     role = role_of(key.scopes)
     return Identity(f"key {key.id}", role, via, key.id) if role else None
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipeline_platform.access.credentials import presented_cookie, presented_token
+from pipeline_platform.access.credentials import presented_token
 from pipeline_platform.access.doorkeeper import Doorkeeper
 from pipeline_platform.access.identity import Identity
 from pipeline_platform.access.watched_socket import WatchedSocket
@@ -45,15 +45,13 @@ class Gate:
         app: ASGIApp,
         doorkeeper: Doorkeeper,
         *,
-        origins: Collection[str],
         open_paths: Collection[str],
         rule: Rule | None = None,
         recheck_seconds: float = RECHECK_SECONDS,
     ) -> None:
         self._app = app
         self._doorkeeper = doorkeeper
-        self._origins = frozenset(origins)
-        self._hosts = frozenset(urlsplit(origin).netloc for origin in origins)
+        self._names = doorkeeper.names
         self._open = frozenset(open_paths)
         self._rule = rule
         self._recheck = recheck_seconds
@@ -73,7 +71,7 @@ class Gate:
             _log.warning("nobody can be identified: %s", error)
             refusal = 503, "Logins cannot be checked for now; try again in a few seconds."
         if scope["type"] == "http":
-            await self._answer(inner, receive, self._guarded(send), refusal)
+            await self._answer(inner, receive, _guarded(send, tls=self._names.secure(conn)), refusal)
         elif refusal:  # before it is accepted: the handshake is answered with a 403
             await send({"type": "websocket.close", "code": 4000 + refusal[0], "reason": refusal[1]})
         else:
@@ -90,7 +88,7 @@ class Gate:
         hosts = conn.headers.getlist("host")
         if len(hosts) != 1:
             return 400, "Send one Host header."
-        if _without_default_port(hosts[0].lower(), secure=self._doorkeeper.secure) not in self._hosts:
+        if not self._names.knows(hosts[0]):
             return 421, "This server does not answer under that name; PIPELINE_PUBLIC_URLS lists its names."
         return None
 
@@ -98,9 +96,9 @@ class Gate:
         token = presented_token(conn)
         is_open = conn.scope["path"] in self._open
         changes = conn.scope["type"] == "websocket" or conn.scope["method"] not in _SAFE_METHODS
-        if changes and not token and (is_open or identity or presented_cookie(conn, self._doorkeeper.cookie_name)):
+        if changes and not token and (is_open or identity or self._doorkeeper.cookie_of(conn)):
             origins = conn.headers.getlist("origin")
-            if len(origins) != 1 or origins[0].lower() not in self._origins:
+            if len(origins) != 1 or origins[0].lower() not in self._names.origins:
                 self._note("forbidden", conn, identity, "foreign origin")
                 return 403, "Requests from other sites are refused."
         if is_open:
@@ -121,30 +119,13 @@ class Gate:
             return False
 
     def _note(self, event: str, conn: HTTPConnection, identity: Identity | None, why: str) -> None:
-        path = str(conn.scope["path"])[:200]
-        self._doorkeeper.record(
+        self._doorkeeper.refused(
             event,
-            actor=identity.actor if identity else "nobody",
-            outcome="refused",
             address=self._doorkeeper.address_of(conn),
-            detail={"path": path, "why": why[:200]},
+            reason=why,
+            actor=identity.actor if identity else "",
+            path=str(conn.scope["path"])[:200],
         )
-
-    def _guarded(self, send: Send) -> Send:
-        secure = self._doorkeeper.secure
-
-        async def guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = list(message.get("headers", ()))
-                present = {name.lower() for name, _ in headers}
-                headers += [header for header in _SAFE_HEADERS if header[0] not in present]
-                headers.append(_NO_FRAMES)  # beside a policy of the app's: browsers keep to both
-                if secure:
-                    headers.append(_TLS_ONLY)
-                message = {**message, "headers": headers}
-            await send(message)
-
-        return guarded
 
 
 def _refused(conn: HTTPConnection, status: int, why: str) -> Response:
@@ -165,5 +146,17 @@ def _without_proxy_headers(headers: list[tuple[bytes, bytes]]) -> list[tuple[byt
     return [header for header in headers if header[0].lower() not in PROXY_HEADERS]
 
 
-def _without_default_port(host: str, *, secure: bool) -> str:
-    return host.removesuffix(":443") if secure else host.removesuffix(":80")
+def _guarded(send: Send, *, tls: bool) -> Send:
+
+    async def guarded(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = list(message.get("headers", ()))
+            present = {name.lower() for name, _ in headers}
+            headers += [header for header in _SAFE_HEADERS if header[0] not in present]
+            headers.append(_NO_FRAMES)  # beside a policy of the app's: browsers keep to both
+            if tls:
+                headers.append(_TLS_ONLY)
+            message = {**message, "headers": headers}
+        await send(message)
+
+    return guarded

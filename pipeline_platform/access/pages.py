@@ -11,7 +11,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from pipeline_platform.access.credentials import presented_cookie
 from pipeline_platform.access.doorkeeper import Doorkeeper
 from pipeline_platform.access.errors import BusyError, TooManyTriesError
 from pipeline_platform.access.identity import Identity
@@ -73,13 +72,13 @@ class LoginPages:
 
     async def log_out(self, request: Request) -> Response:
         """Ends the session; there need not be one."""
-        cookie = presented_cookie(request, self._doorkeeper.cookie_name)
+        cookie = self._doorkeeper.cookie_of(request)
         try:
             address = self._doorkeeper.address_of(request)
             await self._doorkeeper.logout(cookie, who=_identity(request), address=address)
         except (TransientError, QueueRefusedError):
             return self._form(AWAY, status=503)
-        return self._with_cookie(RedirectResponse("/login?out", 303), "", 0)
+        return self._with_cookie(request, RedirectResponse("/login?out", 303), "", 0)
 
     async def who_am_i(self, request: Request) -> Response:
         """Name, role, and how we know."""
@@ -110,20 +109,19 @@ class LoginPages:
             return self._form(AWAY, status=503, name=name, following=following, headers={"Retry-After": "2"})
         if cookie is None:
             return self._form(USED if with_code else WRONG, status=401, name=name, following=following)
-        if old := presented_cookie(request, door.cookie_name):
+        if old := door.cookie_of(request):
             with contextlib.suppress(TransientError, QueueRefusedError):  # then it ends by itself
                 await door.logout(old)
-        return self.entered(cookie, following)
+        return self.entered(request, cookie, following)
 
-    def entered(self, cookie: str, following: str) -> Response:
+    def entered(self, request: Request, cookie: str, following: str) -> Response:
         """The answer to a login that succeeded."""
-        return self._with_cookie(RedirectResponse(following, 303), cookie, None)
+        return self._with_cookie(request, RedirectResponse(following, 303), cookie, None)
 
-    def _with_cookie(self, response: Response, cookie: str, age: int | None) -> Response:
+    def _with_cookie(self, request: Request, response: Response, cookie: str, age: int | None) -> Response:
         door = self._doorkeeper
-        response.set_cookie(
-            door.cookie_name, cookie, max_age=age, path="/", secure=door.secure, httponly=True, samesite="lax"
-        )
+        name, tls = door.cookie_name(request), door.names.secure(request)
+        response.set_cookie(name, cookie, max_age=age, path="/", secure=tls, httponly=True, samesite="lax")
         response.headers["Cache-Control"] = "no-store"
         return response
 

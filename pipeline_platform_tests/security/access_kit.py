@@ -17,9 +17,9 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from pipeline_platform.access.config import AccessConfig
 from pipeline_platform.access.doorkeeper import Doorkeeper, Users
 from pipeline_platform.access.gate import Gate
+from pipeline_platform.access.names import OurNames
 from pipeline_platform.access.pages import OPEN_PATHS, LoginPages
 from pipeline_platform.queue.connection import connect
 from pipeline_platform.queue.keys import KeyStore
@@ -48,19 +48,19 @@ class Journal:
 
 def make_doorkeeper(
     redis_url: str,
+    names: OurNames,
     *,
     journal: Journal | None = None,
     absolute: float = 3600.0,
     idle: float = 3600.0,
     users: Users | None = None,
-    secure: bool = False,
     timeout: float = 3.0,
 ) -> Doorkeeper:
     """A doorkeeper over real Redis with limits of the test's own."""
     client = connect(redis_url, timeout=timeout)
     record = (journal or Journal()).record
     sessions = SessionStore(client, absolute=absolute, idle=idle)
-    return Doorkeeper(sessions, KeyStore(client), record=record, users=users, secure=secure, idle=idle)
+    return Doorkeeper(sessions, KeyStore(client), names, record=record, users=users, idle=idle)
 
 
 def operators_only(conn: HTTPConnection) -> tuple[int, str] | None:
@@ -86,7 +86,7 @@ async def echo(socket: WebSocket) -> None:
             await socket.send_text(await socket.receive_text())
 
 
-def small_app(doorkeeper: Doorkeeper, config: AccessConfig, *, recheck: float = 0.2) -> ASGIApp:
+def small_app(doorkeeper: Doorkeeper, *, recheck: float = 0.2) -> ASGIApp:
     """The login pages and a few routes behind the gate; /open needs no login."""
     routes = [
         *LoginPages(doorkeeper).routes,
@@ -96,7 +96,6 @@ def small_app(doorkeeper: Doorkeeper, config: AccessConfig, *, recheck: float = 
     return Gate(
         Starlette(routes=routes),
         doorkeeper,
-        origins=config.origins,
         open_paths=OPEN_PATHS | {"/open"},
         rule=operators_only,
         recheck_seconds=recheck,

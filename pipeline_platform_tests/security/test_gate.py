@@ -37,8 +37,8 @@ def journal() -> Journal:
 def base(redis_url: str, journal: Journal) -> Iterator[str]:
     """The app, behind its gate."""
     config = AccessConfig(redis_url, free_port(), ("http://pipelines.test",))
-    doorkeeper = make_doorkeeper(redis_url, journal=journal)
-    with served(small_app(doorkeeper, config), config.port) as url:
+    doorkeeper = make_doorkeeper(redis_url, config.names, journal=journal)
+    with served(small_app(doorkeeper), config.port) as url:
         yield url
     doorkeeper.close()
 
@@ -171,9 +171,9 @@ def test_an_idle_socket_is_closed_when_the_login_ends(
 
 def test_an_open_socket_is_no_use_of_the_session(redis_url: str, client: redis.Redis) -> None:
     config = AccessConfig(redis_url, free_port())
-    doorkeeper = make_doorkeeper(redis_url, idle=3.0)
+    doorkeeper = make_doorkeeper(redis_url, config.names, idle=3.0)
     cookie_of = SessionStore(client, absolute=60, idle=3.0)
-    with served(small_app(doorkeeper, config), config.port) as base:
+    with served(small_app(doorkeeper), config.port) as base:
         visitor = Visitor(base)
         visitor.login(key(client, "admin")[1])
         with socket(base, visitor.cookie, origin=base) as opened:
