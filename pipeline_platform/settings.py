@@ -7,6 +7,7 @@ customary names.
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
@@ -145,6 +146,26 @@ class Settings(BaseSettings):
     )
     wait_max_seconds: float = Field(30.0, ge=0, description="The longest `?wait=`.")
 
+    # Logins of people, in the Dagster UI and the gateway alike.
+    public_urls: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Comma-separated further addresses that browsers reach the servers by, as `https://host`."
+    )
+    session_seconds: float = Field(28_800.0, ge=60, description="A login ends after so long, however it is used.")
+    session_idle_seconds: float = Field(3_600.0, ge=60, description="A login ends when it is not used for so long.")
+    proxy_secret: str | None = Field(
+        None,
+        repr=False,
+        min_length=16,
+        description="With it in X-Proxy-Secret, a trusted proxy's X-Forwarded-User and -Groups are believed.",
+    )
+    oidc_roles: Annotated[tuple[tuple[str, str], ...], NoDecode] = Field(
+        (), description="Roles of an identity provider's or a trusted proxy's groups: `data-admins=admin,data=viewer`."
+    )
+    oidc_issuer: str | None = Field(None, description="The identity provider's issuer; switches on single sign-on.")
+    oidc_client_id: str | None = Field(None, description="Our name at the identity provider.")
+    oidc_client_secret: str | None = Field(None, repr=False, description="Our secret at the identity provider.")
+    oidc_groups_claim: str = Field("groups", description="The claim of the ID token that names somebody's groups.")
+
     embedded: bool = Field(False, description="Set by `up` for its processes when both servers are embedded.")
     chaos: float = Field(0.0, ge=0, le=1, description="The share of loads that fail, to watch; set by `up --chaos`.")
     chaos_seed: int = Field(0, description="The same seed makes the same loads fail.")
@@ -156,7 +177,17 @@ class Settings(BaseSettings):
             raise ValueError("chaos is for `pipeline-platform up --chaos` with its embedded servers, nowhere else")
         return self
 
-    @field_validator("trusted_proxies", mode="before")
+    @field_validator("oidc_roles", mode="before")
+    @classmethod
+    def _pairs(cls, value: object) -> object:
+        parts = cls._split(value)
+        if not isinstance(parts, tuple) or not all(isinstance(part, str) for part in parts):
+            return value
+        if wrong := [part for part in parts if not re.fullmatch(r".+=(viewer|operator|admin)", part)]:
+            raise ValueError(f"{wrong[0]!r} is not `group=role` with a role of viewer, operator, admin")
+        return tuple(tuple(each.strip() for each in part.rsplit("=", 1)) for part in parts)
+
+    @field_validator("public_urls", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from pipeline_platform.access.addresses import ClientAddresses
 from pipeline_platform.core.streams import StreamSpec
-from pipeline_platform.gateway.addresses import ClientAddresses
 from pipeline_platform.gateway.credentials import REFRESH_SECONDS as KEYS_SECONDS
 from pipeline_platform.gateway.credentials import KeyCache
 from pipeline_platform.gateway.dagster_gauges import DagsterGauges

@@ -1,0 +1,26 @@
+"""How both servers get their doorkeeper, from one value."""
+
+from __future__ import annotations
+
+from pipeline_platform.access.addresses import ClientAddresses
+from pipeline_platform.access.config import AccessConfig
+from pipeline_platform.access.doorkeeper import Doorkeeper, Record, Refused
+from pipeline_platform.queue.connection import connect
+from pipeline_platform.queue.keys import KeyStore
+from pipeline_platform.queue.sessions import SessionStore
+
+_PATIENCE = 3.0  # seconds that a login waits for Redis
+
+
+def build_doorkeeper(config: AccessConfig, record: Record, refused: Refused | None = None) -> Doorkeeper:
+    """The doorkeeper of one server process; `record` and `refused` are the audit's. Nothing need be up yet."""
+    client = connect(config.redis_url, timeout=_PATIENCE, connections=8)
+    return Doorkeeper(
+        SessionStore(client, absolute=config.session_seconds, idle=config.idle_seconds),
+        KeyStore(client),
+        config.names,
+        record=record,
+        refused=refused,
+        addresses=ClientAddresses(config.trusted_proxies),
+        idle=config.idle_seconds,
+    )
