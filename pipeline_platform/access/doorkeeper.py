@@ -135,16 +135,6 @@ class Doorkeeper:
         self._answers.keep(slot, found, touch=touch)
         return found
 
-    async def _ask(self, ask: Callable[[], Identity | None]) -> Identity | None:
-        """Asks in a thread. After a failure nobody asks for a second: requests must not queue for a silent server."""
-        if self._clock() - self._failed_at < FAILED_SECONDS:
-            raise QueueUnavailableError("Logins cannot be checked for now.")
-        try:
-            return await self._in_thread(ask)
-        except TransientError:
-            self._failed_at = self._clock()
-            raise
-
     def of_token(self, token: str) -> Identity | None:
         """The identity behind an API key's token."""
         key = self._keys.all_hashes().get(token_id(token) or "")
@@ -176,14 +166,14 @@ class Doorkeeper:
         limits = {f"address:{address}": TRIES_OF_ADDRESS} | ({f"name:{name}": TRIES_OF_NAME} if name else {})
         who = f"user {name}" if name else f"key {token_id(secret) or 'unknown'}"
         await self._count(limits, address, who)
-        session = await (self._of_password(name, secret) if name else self._in_thread(lambda: self._of_key(secret)))
+        session = await (self._of_password(name, secret) if name else self._ask(lambda: self._of_key(secret)))
         return await self._begin(session, address, who, "password" if name else "key")
 
     async def login_with_code(self, address: str, code: str) -> str | None:
         """A new session's cookie for a one-time code, which is used up; None when there is no such code."""
         await self._count({f"codes:{address}": CODES_OF_ADDRESS}, address, "link")
-        key_id = await self._in_thread(lambda: self._sessions.take_code(code))
-        session = await self._in_thread(lambda: self._of_code(key_id)) if key_id else None
+        key_id = await self._ask(lambda: self._sessions.take_code(code))
+        session = await self._ask(lambda: self._of_code(key_id)) if key_id else None
         return await self._begin(session, address, f"key {key_id}" if key_id else "link", "link")
 
     async def admit(self, identity: Identity, address: str) -> str:
@@ -196,7 +186,7 @@ class Doorkeeper:
     async def logout(self, cookie: str, *, who: Identity | None = None, address: str = "") -> None:
         """Ends the session, here at once and elsewhere within two seconds."""
         self._answers.forget(self._answers.slot(cookie))
-        await self._in_thread(lambda: self._sessions.end(cookie))
+        await self._ask(lambda: self._sessions.end(cookie))
         self._answers.forget(self._answers.slot(cookie))  # a request may have asked meanwhile
         if who is not None:
             self.record("logout", actor=who.actor, address=address)
@@ -221,7 +211,7 @@ class Doorkeeper:
 
     async def _of_password(self, name: str, secret: str) -> Session | None:
         find = self._users.find if self._users else lambda _: None
-        user = await self._in_thread(lambda: find(name))
+        user = await self._ask(lambda: find(name))
         right = await self._passwords.matches(user.digest if user else None, secret)
         return Session("user", name=user.name, stamp=user.stamp) if user and right and not user.disabled else None
 
@@ -234,7 +224,7 @@ class Doorkeeper:
         return Session("link", key_id=key_id) if identity else None
 
     async def _count(self, limits: dict[str, int], address: str, who: str) -> None:
-        wait = await self._in_thread(lambda: self._sessions.count_try(limits, WINDOW))
+        wait = await self._ask(lambda: self._sessions.count_try(limits, WINDOW))
         if wait:
             self.refused("login-refused", address=address, reason="too many tries", actor=who)
             raise TooManyTriesError(wait)
@@ -247,12 +237,19 @@ class Doorkeeper:
         if session is None:
             self.record("login-refused", actor=who, outcome="refused", address=address, detail={"how": how})
             return None
-        cookie = await self._in_thread(lambda: self._sessions.begin(session))
+        cookie = await self._ask(lambda: self._sessions.begin(session))
         self.record("login", actor=who, address=address, detail={"how": how})
         return cookie
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+    async def _ask(self, work: Callable[[], T]) -> T:
+        """Asks in a thread. After a failure nobody asks for a second: requests must not queue for a silent server."""
+        if self._clock() - self._failed_at < FAILED_SECONDS:
+            raise QueueUnavailableError("Logins cannot be checked for now.")
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except TransientError:
+            self._failed_at = self._clock()
+            raise
 
 
 def of_key(key: Key | None, via: Via) -> Identity | None:

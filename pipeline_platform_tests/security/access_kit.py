@@ -1,12 +1,17 @@
-"""A small app behind the gate, served on a real port, and what asks it."""
+"""A small app behind the gate, served on a real port, and what asks it.
+
+A test module takes the fixtures that it wants by assignment (`base = access_kit.base`).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+import pytest
 import redis
 import requests
 import uvicorn
@@ -17,10 +22,12 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from pipeline_platform.access.config import AccessConfig
 from pipeline_platform.access.doorkeeper import Doorkeeper, Users
 from pipeline_platform.access.gate import Gate
 from pipeline_platform.access.names import OurNames
 from pipeline_platform.access.pages import OPEN_PATHS, LoginPages
+from pipeline_platform.local.ports import free_port
 from pipeline_platform.queue.connection import connect
 from pipeline_platform.queue.keys import KeyStore
 from pipeline_platform.queue.sessions import SessionStore
@@ -55,12 +62,13 @@ def make_doorkeeper(
     idle: float = 3600.0,
     users: Users | None = None,
     timeout: float = 3.0,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Doorkeeper:
     """A doorkeeper over real Redis with limits of the test's own."""
     client = connect(redis_url, timeout=timeout)
     record = (journal or Journal()).record
     sessions = SessionStore(client, absolute=absolute, idle=idle)
-    return Doorkeeper(sessions, KeyStore(client), names, record=record, users=users, idle=idle)
+    return Doorkeeper(sessions, KeyStore(client), names, record=record, users=users, idle=idle, clock=clock)
 
 
 def operators_only(conn: HTTPConnection) -> tuple[int, str] | None:
@@ -164,3 +172,33 @@ def key(client: redis.Redis, *scopes: str) -> tuple[str, str]:
     """A new API key's id and token."""
     made, token = KeyStore(client).create("test", scopes)
     return made.id, token
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    """The test's Redis."""
+    client = connect(redis_url)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def journal() -> Journal:
+    """What the doorkeeper recorded."""
+    return Journal()
+
+
+@pytest.fixture
+def base(redis_url: str, journal: Journal) -> Iterator[str]:
+    """The app behind its gate; people may also reach it as pipelines.test and, by TLS, as secure.test."""
+    config = AccessConfig(redis_url, free_port(), ("http://pipelines.test", "https://secure.test"))
+    doorkeeper = make_doorkeeper(redis_url, config.names, journal=journal)
+    with served(small_app(doorkeeper), config.port) as url:
+        yield url
+    doorkeeper.close()
+
+
+@pytest.fixture
+def visitor(base: str) -> Visitor:
+    """Somebody without a login."""
+    return Visitor(base)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import redis
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -13,40 +11,12 @@ from websockets.typing import Origin
 
 from pipeline_platform.access.config import AccessConfig
 from pipeline_platform.local.ports import free_port
-from pipeline_platform.queue.connection import connect
 from pipeline_platform.queue.keys import KeyStore
 from pipeline_platform.queue.sessions import SessionStore
+from pipeline_platform_tests.security import access_kit
 from pipeline_platform_tests.security.access_kit import Journal, Visitor, key, make_doorkeeper, served, small_app
 
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[redis.Redis]:
-    """The test's Redis."""
-    client = connect(redis_url)
-    yield client
-    client.close()
-
-
-@pytest.fixture
-def journal() -> Journal:
-    """What the doorkeeper recorded."""
-    return Journal()
-
-
-@pytest.fixture
-def base(redis_url: str, journal: Journal) -> Iterator[str]:
-    """The app, behind its gate."""
-    config = AccessConfig(redis_url, free_port(), ("http://pipelines.test",))
-    doorkeeper = make_doorkeeper(redis_url, config.names, journal=journal)
-    with served(small_app(doorkeeper), config.port) as url:
-        yield url
-    doorkeeper.close()
-
-
-@pytest.fixture
-def visitor(base: str) -> Visitor:
-    """Somebody without a login."""
-    return Visitor(base)
+client, journal, base, visitor = access_kit.client, access_kit.journal, access_kit.base, access_kit.visitor
 
 
 def bearer(token: str) -> dict[str, str]:
