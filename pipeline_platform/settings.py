@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pipeline_platform.errors import SettingError
 
-_LOOPBACK = {None, "127.0.0.1", "::1", "localhost"}
+LOOPBACK = {None, "127.0.0.1", "::1", "localhost"}
 
 
 class Settings(BaseSettings):
@@ -147,6 +147,9 @@ class Settings(BaseSettings):
     wait_max_seconds: float = Field(30.0, ge=0, description="The longest `?wait=`.")
 
     # Logins of people, in the Dagster UI and the gateway alike.
+    dagster_login: Literal["on", "off"] = Field(
+        "on", description="`off`: everybody who reaches the Dagster UI is an admin there; on loopback only."
+    )
     public_urls: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Comma-separated further addresses that browsers reach the servers by, as `https://host`."
     )
@@ -173,7 +176,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _no_chaos_in_earnest(self) -> Settings:
         hosts = {urlsplit(url).hostname for url in (self.database_url, self.loader_database_url, self.redis_url) if url}
-        if self.chaos and not (self.embedded and hosts <= _LOOPBACK):
+        if self.chaos and not (self.embedded and hosts <= LOOPBACK):
             raise ValueError("chaos is for `pipeline-platform up --chaos` with its embedded servers, nowhere else")
         return self
 

@@ -6,7 +6,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pipeline_platform.access.links import one_time_link
 from pipeline_platform.core.streams import load_specs
+from pipeline_platform.errors import SettingError
 from pipeline_platform.local.connections import Connections
 from pipeline_platform.local.databases import tune_history
 from pipeline_platform.local.environment import (
@@ -24,7 +26,7 @@ from pipeline_platform.local.servers import Database, QueueServer, database, que
 from pipeline_platform.local.sockets import socket_folder
 from pipeline_platform.queue.connection import connect as connect_queue
 from pipeline_platform.queue.keys import KeyStore, token_id
-from pipeline_platform.settings import Settings
+from pipeline_platform.settings import LOOPBACK, Settings
 from pipeline_platform.warehouse.engine import connect as connect_warehouse
 from pipeline_platform.warehouse.migrate import migrate
 
@@ -37,6 +39,11 @@ class Stack:
 
     def __init__(self, settings: Settings, state_dir: Path, say: Say) -> None:
         self._settings, self._state_dir, self._say = settings, state_dir, say
+        if settings.dagster_login == "off" and settings.host not in LOOPBACK:
+            raise SettingError(
+                f"PIPELINE_DAGSTER_LOGIN=off lets everybody act as an admin who reaches {settings.host}. Leave the "
+                "login on, or bind to 127.0.0.1."
+            )
         require_free(settings.host, settings.port, "--port")
         require_free(settings.host, settings.dagster_port, "--dagster-port")
         self._specs = load_specs(settings.streams_dir)
@@ -46,7 +53,8 @@ class Stack:
         self._home = dagster_home(state_dir, settings.dagster_yaml)
         shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
         self._base = f"http://{shown}:{settings.port}"
-        self._dagster = settings.dagster_url or f"http://{shown}:{settings.dagster_port}"
+        self._dagster_here = f"http://{shown}:{settings.dagster_port}"
+        self._dagster = settings.dagster_url or self._dagster_here
         self._prices_port: int | None = None
         self.connections = self._connections("")
 
@@ -73,6 +81,16 @@ class Stack:
         if demo:
             services.append(self._demo())
         return services
+
+    def login_link(self) -> str:
+        """A link to the Dagster UI that logs in once; just the UI where the login is off."""
+        if self._settings.dagster_login == "off":
+            return self._dagster
+        client = connect_queue(self._queue.url)
+        try:
+            return one_time_link(client, self._dagster, self.connections.api_key)
+        finally:
+            client.close()
 
     def _connections(self, api_key: str) -> Connections:
         given = self._settings.demo_prices_url or ""
@@ -180,9 +198,9 @@ class Stack:
         return self._service("daemon", argv, daemon_beats(self._database.dagster_url), leaf=True)
 
     def _webserver(self) -> Service:
-        argv = ["dagster_webserver", "--workspace", str(self._home / "workspace.yaml")]
-        argv += ["--host", self._settings.host, "--port", str(self._settings.dagster_port), "--log-level", "warning"]
-        return self._service("dagster", argv, http_ok(f"{self._dagster}/server_info"), leaf=True)
+        argv = ["pipeline_platform.orchestration.webserver", "--workspace", str(self._home / "workspace.yaml")]
+        argv += ["--host", self._settings.host, "--port", str(self._settings.dagster_port)]
+        return self._service("dagster", argv, http_ok(f"{self._dagster_here}/server_info"), leaf=True)
 
     def _prices(self, port: int) -> Service:
         """Made-up prices for the demo, so that it needs no internet."""

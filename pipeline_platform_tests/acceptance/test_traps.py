@@ -83,7 +83,10 @@ def settle(where: dict[str, Any], producer: Producer) -> None:
 def ask(where: dict[str, Any], query: str, **variables: str) -> Any:
     """Dagster's answer."""
     answer = requests.post(
-        f"{where['dagster_url']}/graphql", json={"query": query, "variables": variables}, timeout=30
+        f"{where['dagster_url']}/graphql",
+        json={"query": query, "variables": variables},
+        headers={"Authorization": f"Bearer {where['api_key']}"},
+        timeout=30,
     ).json()
     assert "errors" not in answer, answer
     return next(iter(answer["data"].values()))
