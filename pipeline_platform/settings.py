@@ -139,6 +139,10 @@ class Settings(BaseSettings):
         (), description="Comma-separated addresses or networks whose X-Forwarded-For is believed."
     )
     wait_max_seconds: float = Field(30.0, ge=0, description="The longest `?wait=`.")
+    connections_max: int = Field(2_000, ge=10, description="Connections of a gateway; more are answered 503.")
+    connections_per_address: int = Field(
+        200, ge=1, description="Connections of one address; trusted proxies may have any number."
+    )
 
     embedded: bool = Field(False, description="Set by `up` for its processes when both servers are embedded.")
     chaos: float = Field(0.0, ge=0, le=1, description="The share of loads that fail, to watch; set by `up --chaos`.")
