@@ -145,6 +145,10 @@ class Settings(BaseSettings):
         (), description="Comma-separated addresses or networks whose X-Forwarded-For is believed."
     )
     wait_max_seconds: float = Field(30.0, ge=0, description="The longest `?wait=`.")
+    connections_max: int = Field(2_000, ge=10, description="Connections of a gateway; more are answered 503.")
+    connections_per_address: int = Field(
+        200, ge=1, description="Connections of one address; trusted proxies may have any number."
+    )
 
     # Logins of people, in the Dagster UI and the gateway alike.
     dagster_login: Literal["on", "off"] = Field(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import Depends, Request, Response, Security
@@ -10,6 +9,7 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 
 from pipeline_platform.gateway.admission import admit, headers_by_name, rate_headers
 from pipeline_platform.gateway.edge import Edge
+from pipeline_platform.gateway.rates import Allowance
 from pipeline_platform.queue.keys import Key
 
 # Only for OpenAPI; `admit` reads the headers.
@@ -24,21 +24,33 @@ def edge_of(request: Request) -> Edge:
     return edge
 
 
-def scoped(*scopes: str) -> Callable[..., Awaitable[Key]]:
-    """A dependency that lets in keys with one of `scopes`, within their limits."""
+class Admission:
+    """A dependency that lets in keys with one of `scopes`, within their limits; asked again, it gives the same key."""
 
-    async def admitted(
+    def __init__(self, scopes: tuple[str, ...]) -> None:
+        self.scopes = scopes
+
+    async def __call__(
+        self,
         request: Request,
         response: Response,
         _bearer: Annotated[object, Security(BEARER)] = None,
         _header: Annotated[object, Security(HEADER)] = None,
     ) -> Key:
-        peer = request.client.host if request.client else ""
-        key, allowance = await admit(edge_of(request), peer, headers_by_name(request.scope["headers"]), scopes)
+        done: dict[tuple[str, ...], tuple[Key, Allowance]] = request.scope.setdefault("pipeline.admitted", {})
+        if self.scopes not in done:
+            peer = request.client.host if request.client else ""
+            done[self.scopes] = await admit(
+                edge_of(request), peer, headers_by_name(request.scope["headers"]), self.scopes
+            )
+        key, allowance = done[self.scopes]
         response.headers.update(rate_headers(allowance))
         return key
 
-    return admitted
+
+def scoped(*scopes: str) -> Admission:
+    """The dependency for these scopes."""
+    return Admission(scopes)
 
 
 EdgeOf = Annotated[Edge, Depends(edge_of)]

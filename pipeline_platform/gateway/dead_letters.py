@@ -28,6 +28,7 @@ router = APIRouter(prefix="/v1", tags=["dead letters"], dependencies=[Depends(sc
 
 SHOWN = 500  # characters of a payload in a list
 CHUNK = 64 * 2**10  # bytes of an export that are sent at once
+EXPORT_SECONDS = 600.0  # then it ends, complete or not: it holds a connection to the warehouse and a snapshot
 NDJSON = "application/x-ndjson"
 
 LetterState = Literal["open", "replaying", "replayed", "discarded"]
@@ -115,7 +116,10 @@ def read_dead_letters(edge: EdgeOf, asked: Annotated[LetterQuestion, Query()]) -
     responses={200: {"content": {NDJSON: {"schema": {"type": "string"}}}, "description": "A letter a line."}},
 )
 def export_dead_letters(edge: EdgeOf, asked: Annotated[LetterParts, Query()]) -> StreamingResponse:
-    """The oldest first, payloads in full, from one snapshot, however many there are. Two exports at a time."""
+    """The oldest first, payloads in full, from one snapshot, however many there are. Two exports at a time.
+
+    What is not read within ten minutes breaks off: an answer without its end is not complete.
+    """
     if not edge.exports.acquire(blocking=False):
         detail = "As many exports as may be are under way; ask again when one is done."
         raise ProblemError("rate-limited", detail, headers={"Retry-After": "10"})
@@ -151,7 +155,7 @@ def _chunks(edge: Edge, which: LetterFilter) -> Generator[bytes]:
 
 
 class _Export(StreamingResponse):
-    """Ends the query when the reader goes away; Starlette would leave that to the garbage collector."""
+    """Ends the query when the reader is gone or too slow; Starlette would leave that to the garbage collector."""
 
     def __init__(self, first: bytes, rest: Generator[bytes]) -> None:
         super().__init__(itertools.chain([first], rest), media_type=NDJSON)
@@ -159,7 +163,8 @@ class _Export(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            with anyio.move_on_after(EXPORT_SECONDS):
+                await super().__call__(scope, receive, send)
         finally:
             with anyio.CancelScope(shield=True):
                 await run_in_threadpool(self._rest.close)

@@ -1,4 +1,4 @@
-"""One running platform for the attacks that need a whole one."""
+"""Fixtures of the attacks: one running platform, and the gateway's own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,17 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline_platform_tests.acceptance.stacks import Up
+from pipeline_platform_tests.integration.test_gateway.conftest import (  # noqa: F401
+    base,
+    client,
+    connected,
+    engine,
+    pipeline,
+    redis_client,
+    settings,
+    template_database,
+    token_for,
+)
 
 
 @pytest.fixture(scope="package")
