@@ -1,0 +1,1 @@
+"""Who may do what, and what both web servers share about it."""
