@@ -111,6 +111,7 @@ class Settings(BaseSettings):
     keep_batches_days: float = Field(
         90.0, ge=1, description="How long `assets` keeps what was loaded, and failed ETL runs. Dead batches stay."
     )
+    keep_audit_days: float = Field(365.0, ge=1, description="How long the audit keeps who did what.")
     rollup_interval: int = Field(5, ge=1, description="How often marked hours and days are looked for.")
     rollup_pause: float = Field(
         30.0, ge=0, description="While late events come all the time, hours and days are corrected this often."

@@ -43,6 +43,7 @@ def definitions() -> dg.Definitions:
         letter_retention(settings),
         settings.keep_quotes_days,
         settings.keep_batches_days,
+        settings.keep_audit_days,
     )
     replays = [replay_job_of(spec, limits.max_run_seconds) for spec in specs]
     purge = history_job(history_limits(settings))
