@@ -5,6 +5,7 @@ from __future__ import annotations
 from pipeline_platform.access.addresses import ClientAddresses
 from pipeline_platform.access.config import AccessConfig
 from pipeline_platform.access.doorkeeper import Doorkeeper, Record, Refused
+from pipeline_platform.access.user_book import UserBook
 from pipeline_platform.queue.connection import connect
 from pipeline_platform.queue.keys import KeyStore
 from pipeline_platform.queue.sessions import SessionStore
@@ -21,6 +22,7 @@ def build_doorkeeper(config: AccessConfig, record: Record, refused: Refused | No
         config.names,
         record=record,
         refused=refused,
+        users=UserBook.of(config.users_url) if config.users_url else None,
         addresses=ClientAddresses(config.trusted_proxies),
         idle=config.idle_seconds,
     )
