@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pipeline_platform.errors import SettingError
 
-_LOOPBACK = {None, "127.0.0.1", "::1", "localhost"}
+LOOPBACK = {None, "127.0.0.1", "::1", "localhost"}
 
 
 class Settings(BaseSettings):
@@ -51,8 +51,13 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="The address the gateway and the Dagster UI bind to.")
     port: int = Field(8000, ge=1, le=65535, description="The gateway's port.")
     dagster_port: int = Field(3000, ge=1, le=65535, description="The Dagster UI's port.")
-    code_server_port: int | None = Field(
-        None, ge=1, le=65535, description="The Dagster code server's port (loopback). Default: a free one, remembered."
+    code_socket: Path | None = Field(
+        None, description="Where the code server listens, as workspace.yaml reads it; `up` sets it for its processes."
+    )
+    code_token: str | None = Field(
+        None,
+        repr=False,
+        description="The secret of calls to a code server on TCP. Unset: it has a Unix socket.",
     )
     dagster_url: str | None = Field(None, description="Where people reach the Dagster UI, for links.")
     gateway_url: str | None = Field(None, description="Where people reach the gateway, for links.")
@@ -106,6 +111,7 @@ class Settings(BaseSettings):
     keep_batches_days: float = Field(
         90.0, ge=1, description="How long `assets` keeps what was loaded, and failed ETL runs. Dead batches stay."
     )
+    keep_audit_days: float = Field(365.0, ge=1, description="How long the audit keeps who did what.")
     rollup_interval: int = Field(5, ge=1, description="How often marked hours and days are looked for.")
     rollup_pause: float = Field(
         30.0, ge=0, description="While late events come all the time, hours and days are corrected this often."
@@ -140,8 +146,15 @@ class Settings(BaseSettings):
         (), description="Comma-separated addresses or networks whose X-Forwarded-For is believed."
     )
     wait_max_seconds: float = Field(30.0, ge=0, description="The longest `?wait=`.")
+    connections_max: int = Field(2_000, ge=10, description="Connections of a gateway; more are answered 503.")
+    connections_per_address: int = Field(
+        200, ge=1, description="Connections of one address; trusted proxies may have any number."
+    )
 
     # Logins of people, in the Dagster UI and the gateway alike.
+    dagster_login: Literal["on", "off"] = Field(
+        "on", description="`off`: everybody who reaches the Dagster UI is an admin there; on loopback only."
+    )
     public_urls: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Comma-separated further addresses that browsers reach the servers by, as `https://host`."
     )
@@ -168,7 +181,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _no_chaos_in_earnest(self) -> Settings:
         hosts = {urlsplit(url).hostname for url in (self.database_url, self.loader_database_url, self.redis_url) if url}
-        if self.chaos and not (self.embedded and hosts <= _LOOPBACK):
+        if self.chaos and not (self.embedded and hosts <= LOOPBACK):
             raise ValueError("chaos is for `pipeline-platform up --chaos` with its embedded servers, nowhere else")
         return self
 

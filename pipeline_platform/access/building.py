@@ -14,11 +14,13 @@ from pipeline_platform.queue.sessions import SessionStore
 _PATIENCE = 3.0  # seconds that a login waits for Redis
 
 
-def build_doorkeeper(config: AccessConfig, record: Record, refused: Refused | None = None) -> Doorkeeper:
+def build_doorkeeper(
+    config: AccessConfig, record: Record, refused: Refused | None = None, *, kind: type[Doorkeeper] = Doorkeeper
+) -> Doorkeeper:
     """The doorkeeper of one server process; `record` and `refused` are the audit's. Nothing need be up yet."""
     addresses = ClientAddresses(config.trusted_proxies)
     client = connect(config.redis_url, timeout=_PATIENCE, connections=8)
-    return Doorkeeper(
+    return kind(
         SessionStore(client, absolute=config.session_seconds, idle=config.idle_seconds),
         KeyStore(client),
         config.names,

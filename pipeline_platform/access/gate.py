@@ -36,7 +36,8 @@ _log = logging.getLogger(__name__)
 class Gate:
     """Host, Origin, identity, then the app's own `rule`; the identity is left in `scope["identity"]`.
 
-    `open_paths` are let through without an identity, but never with a foreign Host or Origin. `rule` is asked about
+    `open_paths` are let through without an identity, but never with a foreign Host or Origin. `probes` are GETs that a
+    load balancer sends under any name; they have to say nothing. `rule` is asked about
     every other request, and may refuse it with a status and a sentence; what it needs is in the connection's scope.
     """
 
@@ -46,6 +47,7 @@ class Gate:
         doorkeeper: Doorkeeper,
         *,
         open_paths: Collection[str],
+        probes: Collection[str] = (),
         rule: Rule | None = None,
         recheck_seconds: float = RECHECK_SECONDS,
     ) -> None:
@@ -53,12 +55,16 @@ class Gate:
         self._doorkeeper = doorkeeper
         self._names = doorkeeper.names
         self._open = frozenset(open_paths)
+        self._probes = frozenset(probes)
         self._rule = rule
         self._recheck = recheck_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
+            return
+        if scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and scope["path"] in self._probes:
+            await self._app({**scope, "identity": None}, receive, _guarded(send, tls=False))
             return
         conn = HTTPConnection(scope)
         inner = {**scope, "identity": None, "headers": _without_proxy_headers(scope["headers"])}

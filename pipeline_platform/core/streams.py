@@ -121,9 +121,12 @@ class StreamSpec(_Frozen):
         """Lets `dimensions: [source, metric]` stand for fields without options, and `source:` for `source: {}`."""
         if isinstance(value, list):
             names = [str(name) for name in value]
-            if len(set(names)) < len(names):
-                raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is given twice")
-            return {name: {} for name in names}
+            fields: dict[str, object] = {}
+            for name in names:
+                if name in fields:
+                    raise ValueError(f"{name!r} is given twice")
+                fields[name] = {}
+            return fields
         if isinstance(value, dict):
             return {name: options if options is not None else {} for name, options in value.items()}
         return value

@@ -1,15 +1,17 @@
-"""What FastAPI's endpoints depend on: the edge, and an API key with the right scope."""
+"""What FastAPI's endpoints depend on: the edge, an API key with the right scope and streams, the audit."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import Depends, Request, Response, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 
-from pipeline_platform.gateway.admission import admit, headers_by_name, rate_headers
+from pipeline_platform.gateway.admission import actor_of, admit, headers_by_name, rate_headers, role_of, tell_refusal
+from pipeline_platform.gateway.credentials import AccessProblemError
 from pipeline_platform.gateway.edge import Edge
+from pipeline_platform.gateway.problems import problem_response
+from pipeline_platform.gateway.rates import Allowance
 from pipeline_platform.queue.keys import Key
 
 # Only for OpenAPI; `admit` reads the headers.
@@ -24,21 +26,77 @@ def edge_of(request: Request) -> Edge:
     return edge
 
 
-def scoped(*scopes: str) -> Callable[..., Awaitable[Key]]:
-    """A dependency that lets in keys with one of `scopes`, within their limits."""
+class Admission:
+    """A dependency that lets in keys with one of `scopes`, within their limits; asked again, it gives the same key.
 
-    async def admitted(
+    Where the path names a stream, keys for other streams are refused. Where it names none, all keys for named streams
+    are, unless the endpoint is `narrow`: sees to it itself that they find their own streams only.
+    """
+
+    def __init__(self, scopes: tuple[str, ...], *, narrow: bool = False) -> None:
+        self.scopes = scopes
+        self.narrow = narrow
+
+    async def __call__(
+        self,
         request: Request,
         response: Response,
         _bearer: Annotated[object, Security(BEARER)] = None,
         _header: Annotated[object, Security(HEADER)] = None,
     ) -> Key:
-        peer = request.client.host if request.client else ""
-        key, allowance = await admit(edge_of(request), peer, headers_by_name(request.scope["headers"]), scopes)
+        done: dict[tuple[object, ...], tuple[Key, Allowance]] = request.scope.setdefault("pipeline.admitted", {})
+        asked = (self.scopes, self.narrow)
+        if asked not in done:
+            peer = request.client.host if request.client else ""
+            done[asked] = await admit(
+                edge_of(request),
+                peer,
+                headers_by_name(request.scope["headers"]),
+                self.scopes,
+                stream=request.path_params.get("stream"),
+                anyhow=self.narrow,
+                path=request.url.path,
+            )
+        key, allowance = done[asked]
         response.headers.update(rate_headers(allowance))
         return key
 
-    return admitted
+
+def scoped(*scopes: str, narrow: bool = False) -> Admission:
+    """The dependency for these scopes."""
+    return Admission(scopes, narrow=narrow)
+
+
+class Noting:
+    """Tells the audit what the request's caller does."""
+
+    def __init__(self, edge: Edge, address: str) -> None:
+        self._edge, self._address = edge, address
+
+    def __call__(self, event: str, key: Key, *, outcome: str = "ok", **detail: object) -> None:
+        """`detail` holds what it was about, never a payload."""
+        self._edge.audit.record(
+            event, actor=actor_of(key), role=role_of(key), outcome=outcome, address=self._address, detail=detail
+        )
+
+
+def noting(request: Request) -> Noting:
+    """The audit for this request."""
+    return Noting(edge_of(request), _address(request))
+
+
+async def refuse(request: Request, error: Exception) -> Response:
+    """Answers a 401 or 403, whoever found it, and tells the audit."""
+    assert isinstance(error, AccessProblemError)
+    tell_refusal(edge_of(request), error, _address(request), request.url.path)
+    return problem_response(error, request.url.path)
+
+
+def _address(request: Request) -> str:
+    peer = request.client.host if request.client else ""
+    forwarded = headers_by_name(request.scope["headers"]).get(b"x-forwarded-for", b"")
+    return edge_of(request).addresses.of(peer, forwarded)
 
 
 EdgeOf = Annotated[Edge, Depends(edge_of)]
+Note = Annotated[Noting, Depends(noting)]

@@ -19,6 +19,7 @@ from pipeline_platform.gateway import (
     aggregates,
     alerts,
     assets,
+    audit,
     dead_letters,
     health,
     letter_changes,
@@ -26,6 +27,8 @@ from pipeline_platform.gateway import (
     replays,
     stats,
 )
+from pipeline_platform.gateway.access import refuse
+from pipeline_platform.gateway.credentials import AccessProblemError
 from pipeline_platform.gateway.docs_page import add_docs
 from pipeline_platform.gateway.edge import Edge, make_edge
 from pipeline_platform.gateway.ingest import INGEST_PATH, IngestEndpoint
@@ -63,10 +66,11 @@ def build_app(settings: Settings, specs: Mapping[str, StreamSpec]) -> FastAPI:
     )
     app.state.edge = edge
     app.router.routes.insert(0, Route(INGEST_PATH, IngestEndpoint(edge), methods=["POST"]))
-    for part in (lookup, aggregates, assets, dead_letters, letter_changes, replays, alerts, stats, health):
+    for part in (lookup, aggregates, assets, dead_letters, letter_changes, replays, alerts, audit, stats, health):
         app.include_router(part.router)
     add_docs(app)
     install_problem_handlers(app)
+    app.add_exception_handler(AccessProblemError, refuse)
     return app
 
 

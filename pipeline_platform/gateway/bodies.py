@@ -1,18 +1,21 @@
-"""Small JSON bodies of requests that FastAPI reads: bounded, and without what no reader agrees on.
+"""Small JSON bodies of requests that FastAPI reads: of callers that may, bounded, without what no reader agrees on.
 
-FastAPI alone reads a body of any size, and lets through NaN, lone surrogates and NUL, which the warehouse has not.
+FastAPI alone reads a body of any size and of anybody before it looks at the key, and lets through NaN, lone surrogates
+and NUL, which the warehouse has not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import orjson
 from fastapi import Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.types import Message
 
+from pipeline_platform.gateway.access import Admission
 from pipeline_platform.gateway.body import DisconnectedError, read_body
 from pipeline_platform.gateway.json_checks import why_not_json
 from pipeline_platform.gateway.problems import ProblemError
@@ -21,15 +24,19 @@ MOST_BYTES = 512 * 2**10  # ten thousand ids fit in
 
 
 class SmallBodies(APIRoute):
-    """A route whose body is checked before FastAPI sees it."""
+    """A route whose body is read when the caller is admitted, and checked before FastAPI sees it."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler behind the check."""
         handle = super().get_route_handler()
+        admissions = list(_admissions(self.dependant))
+        assert admissions or "POST" not in (self.methods or ()), f"{self.path} takes bodies of anybody"
 
         async def checked(request: Request) -> Response:
             if request.method != "POST":
                 return await handle(request)
+            for admission in admissions:
+                await admission(request, Response())
             try:
                 body = await read_body(
                     request.receive, request.headers.get("content-length", "").encode("latin-1"), MOST_BYTES
@@ -49,6 +56,13 @@ class SmallBodies(APIRoute):
             return await handle(Request(request.scope, receive))
 
         return checked
+
+
+def _admissions(dependant: Dependant) -> Iterator[Admission]:
+    for part in dependant.dependencies:
+        if isinstance(part.call, Admission):
+            yield part.call
+        yield from _admissions(part)
 
 
 def _check(body: bytes) -> None:

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
 from concurrent.futures import Executor
+from typing import Protocol
 
 from starlette.types import Receive
 
 from pipeline_platform.gateway.inflate import ENCODINGS, body_too_large, inflate, unsupported_encoding
-from pipeline_platform.gateway.ndjson import Bounds, Events, from_json, from_ndjson, from_unlabelled
+from pipeline_platform.gateway.ndjson import Bounds, Events, NotPlainError, from_json, from_ndjson, from_unlabelled
 from pipeline_platform.gateway.problems import ProblemError
 
 BODY_SECONDS = 60.0
 # Below this size checking a body takes less than a millisecond: not worth a thread.
 INLINE_BYTES = 256 * 2**10
-MEDIA_TYPES: dict[str, Callable[[bytes, Bounds], Events]] = {
+CAREFUL_INLINE_BYTES = 4 * 2**10  # the same for bodies that are not plain: escapes, nesting, mistakes
+
+
+class Parser(Protocol):
+    """Makes events of a body; without `careful` only of a plain one, others are a NotPlainError."""
+
+    def __call__(self, body: bytes, bounds: Bounds, *, careful: bool = True) -> Events: ...
+
+
+MEDIA_TYPES: dict[str, Parser] = {
     "application/json": from_json,
     "application/x-ndjson": from_ndjson,
     "application/ndjson": from_ndjson,
@@ -28,7 +38,7 @@ class DisconnectedError(Exception):
     """The client went away before its body was complete; nobody is left to answer."""
 
 
-def parser_of(content_type: str, encoding: str) -> Callable[[bytes, Bounds], Events]:
+def parser_of(content_type: str, encoding: str) -> Parser:
     """How to read a body of this type; a 415 problem for types and encodings that are not supported."""
     media, _, parameters = content_type.partition(";")
     parser = MEDIA_TYPES.get(media.strip().lower())
@@ -49,43 +59,36 @@ async def read_body(receive: Receive, declared: bytes, limit: int) -> bytes:
     """The body as sent, at most `limit` bytes; `declared` is its Content-Length, which may be missing or a lie."""
     if declared.isdigit() and int(declared[:20]) > limit:
         raise body_too_large(limit)
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise DisconnectedError
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body", False):
-        if len(body) > limit:
-            raise body_too_large(limit)
-        return body
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            return await _read_rest(receive, body, limit)
+            return await _read(receive, limit)
     except TimeoutError:
-        raise ProblemError("timeout", f"A body has {BODY_SECONDS:g} s to arrive.") from None
+        raise ProblemError(
+            "timeout", f"A body has {BODY_SECONDS:g} s to arrive.", headers={"Connection": "close"}
+        ) from None
 
 
-async def _read_rest(receive: Receive, first: bytes, limit: int) -> bytes:
-    parts, size = [first], len(first)
+async def _read(receive: Receive, limit: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
     while True:
-        if size > limit:
-            raise body_too_large(limit)
         message = await receive()
         if message["type"] == "http.disconnect":
             raise DisconnectedError
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
+        part: bytes = message.get("body", b"")
+        size += len(part)
+        if size > limit:
+            raise body_too_large(limit)
         if not message.get("more_body", False):
-            if size > limit:
-                raise body_too_large(limit)
-            return b"".join(parts)
+            return b"".join([*parts, part]) if parts else part
+        parts.append(part)
 
 
-async def canonical_events(
-    raw: bytes, parser: Callable[[bytes, Bounds], Events], encoding: str, bounds: Bounds, threads: Executor
-) -> Events:
-    """The events of a body; large and compressed ones are worked on beside the event loop."""
+async def canonical_events(raw: bytes, parser: Parser, encoding: str, bounds: Bounds, threads: Executor) -> Events:
+    """The events of a body; large, compressed and unusual ones are worked on beside the event loop."""
     if encoding in ("", "identity") and len(raw) <= INLINE_BYTES:
-        return parser(raw, bounds)
+        with contextlib.suppress(NotPlainError):
+            return parser(raw, bounds, careful=len(raw) <= CAREFUL_INLINE_BYTES)
     work = asyncio.get_running_loop().run_in_executor(
         threads, lambda: parser(inflate(raw, encoding, bounds.body_bytes), bounds)
     )

@@ -1,7 +1,7 @@
 """The careful look at one event: what is wrong with it, and in which line.
 
 Refused are texts that JSON readers disagree about (repeated fields, integers beyond 64 bits, lone surrogates) or that
-the warehouse cannot hold (NUL, numbers that are not finite), and nesting beyond the bound.
+the warehouse cannot hold (NUL, numbers that are not finite), and nesting and fields beyond their bounds.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import orjson
 
 from pipeline_platform.gateway.problems import ProblemError, shown
 
+MOST_FIELDS = 1000  # of an object; a stream declares at most 48
 _NOT_FINITE = re.compile(rb"-?\b(?:NaN|Infinity|nan|inf|Inf)\b")
 _WHITE = re.compile(r"[ \t\r\n,]*")
 
@@ -121,12 +122,15 @@ def _holds_nul(value: object) -> bool:
     return isinstance(value, list) and any(map(_holds_nul, value))
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _RefusedError(f"the field {shown(twice)!r} is given twice.")
+def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these fields, unless they are too many or one is there twice."""
+    if len(pairs) > MOST_FIELDS:
+        raise _RefusedError(f"it has more than {MOST_FIELDS} fields.")
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise _RefusedError(f"the field {shown(name)!r} is given twice.")
+        found[name] = value
     return found
 
 
@@ -138,5 +142,5 @@ def _integer(text: str) -> int:
     raise _RefusedError("an integer is beyond 64 bits; write it like 1e30 if a float is meant.")
 
 
-_CAREFUL = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer, strict=True)
+_CAREFUL = json.JSONDecoder(object_pairs_hook=without_repeats, parse_int=_integer, strict=True)
 _PLAIN = json.JSONDecoder(parse_int=str, parse_float=str)

@@ -13,13 +13,23 @@ from typing import Any
 
 import orjson
 
-from pipeline_platform.gateway.json_checks import check_array, check_event, line_of_error, why_not_json
+from pipeline_platform.gateway.json_checks import (
+    MOST_FIELDS,
+    check_array,
+    check_event,
+    line_of_error,
+    why_not_json,
+)
 from pipeline_platform.gateway.problems import ProblemError
 
 _SPACE = b" \t\r\n"
 _BOM = b"\xef\xbb\xbf"
 _SCALARS = {str, int, float, bool, type(None)}
 _BIG = float(2**63)
+
+
+class NotPlainError(Exception):
+    """The body needs the careful look, and the caller wanted none of that here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +50,11 @@ class Events:
     count: int
 
 
-def from_ndjson(body: bytes, bounds: Bounds) -> Events:
-    """An NDJSON body. Lines are kept as they came, without surrounding white space."""
+def from_ndjson(body: bytes, bounds: Bounds, *, careful: bool = True) -> Events:
+    """An NDJSON body. Lines are kept as they came, without surrounding white space.
+
+    Without `careful` a body that is not plain is a NotPlainError: it takes some microseconds an event.
+    """
     body = body.removeprefix(_BOM).rstrip(_SPACE)
     breaks = body.count(b"\n")
     if breaks > 2 * bounds.events:
@@ -56,20 +69,21 @@ def from_ndjson(body: bytes, bounds: Bounds) -> Events:
     else:
         numbers = None
     _bound(lines, numbers, bounds)
-    if not _plain_lines(body, lines):
+    if not _plain_lines(body, lines, bounds):
+        _allow(careful)
         for index, line in enumerate(lines):
             if not _plain_line(line):
                 check_event(line, index, numbers[index] if numbers else index + 1, bounds.depth)
     return Events(body, len(lines))
 
 
-def from_json(body: bytes, bounds: Bounds) -> Events:
+def from_json(body: bytes, bounds: Bounds, *, careful: bool = True) -> Events:
     """A JSON object, or an array of objects."""
     body = body.removeprefix(_BOM).strip(_SPACE)
     if not body:
         raise _empty()
     if body[:1] != b"[":
-        return _from_object(body, bounds)
+        return _from_object(body, bounds, careful=careful)
     # An array of many small containers takes far more memory than its text.
     if body.count(b"{") + body.count(b"[") > bounds.events * bounds.depth:
         raise _too_many(bounds)
@@ -84,28 +98,37 @@ def from_json(body: bytes, bounds: Bounds) -> Events:
     if len(events) > bounds.events:
         raise _too_many(bounds)
     if not all(type(event) is dict for event in events) or not _plain(body, events):
+        _allow(careful)
         check_array(body, events, bounds.depth)
     lines = [orjson.dumps(event) for event in events]
     _bound(lines, None, bounds)
     return Events(b"\n".join(lines), len(lines))
 
 
-def from_unlabelled(body: bytes, bounds: Bounds) -> Events:
+def from_unlabelled(body: bytes, bounds: Bounds, *, careful: bool = True) -> Events:
     """A body without a content type: an array or object if it reads as one, otherwise lines."""
     head = body.removeprefix(_BOM).strip(_SPACE)
     if head[:1] == b"[" or b"\n" not in head:
-        return from_json(body, bounds)
+        return from_json(body, bounds, careful=careful)
+    if len(head) > bounds.line_bytes:  # no single event is so long
+        return from_ndjson(body, bounds, careful=careful)
     try:
         orjson.loads(head)
     except orjson.JSONDecodeError:
-        return from_ndjson(body, bounds)
-    return from_json(body, bounds)
+        return from_ndjson(body, bounds, careful=careful)
+    return from_json(body, bounds, careful=careful)
 
 
-def _from_object(body: bytes, bounds: Bounds) -> Events:
+def _allow(careful: bool) -> None:
+    if not careful:
+        raise NotPlainError
+
+
+def _from_object(body: bytes, bounds: Bounds, *, careful: bool) -> Events:
     if len(body) > bounds.line_bytes:
         raise _too_long(None, 0, bounds)
     if not _plain_line(body):
+        _allow(careful)
         check_event(body, 0, None, bounds.depth)
     if b"\n" in body or b"\r" in body:
         body = orjson.dumps(orjson.loads(body))
@@ -120,13 +143,16 @@ def _plain_line(line: bytes) -> bool:
     return type(event) is dict and _plain(line, [event])
 
 
-def _plain_lines(body: bytes, lines: list[bytes]) -> bool:
+def _plain_lines(body: bytes, lines: list[bytes], bounds: Bounds) -> bool:
     """Whether every line is a plain event, found out with one parse for all.
 
     The newline stays before the comma that joins two lines: JSON has no raw newline within a text, so none can span
     two lines. As every line begins with `{` and ends with `}`, and plain events hold no other braces outside of
     texts, as many events as lines means one event a line.
     """
+    # Many small containers take far more memory than their text, if all lines are parsed at once.
+    if body.count(b"{") + body.count(b"[") > len(lines) * bounds.depth:
+        return False
     try:
         events = orjson.loads(b"[" + body.replace(b"\n", b"\n,") + b"]")
     except orjson.JSONDecodeError:
@@ -135,11 +161,11 @@ def _plain_lines(body: bytes, lines: list[bytes]) -> bool:
 
 
 def _plain(text: bytes, events: list[dict[str, Any]]) -> bool:
-    """Whether the events are flat, without escapes, without repeated fields, their numbers within 64 bits.
+    """Whether the events are flat and small, without escapes and repeated fields, their numbers within 64 bits.
 
     A repeated field leaves more quotes in the text than the parsed events account for.
     """
-    if b"\\" in text:
+    if b"\\" in text or max(map(len, events), default=0) > MOST_FIELDS:
         return False
     values = list(chain.from_iterable(map(dict.values, events)))
     kinds = list(map(type, values))

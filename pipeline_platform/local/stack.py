@@ -6,7 +6,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pipeline_platform.access.links import one_time_link
 from pipeline_platform.core.streams import load_specs
+from pipeline_platform.errors import SettingError
 from pipeline_platform.local.connections import Connections
 from pipeline_platform.local.databases import tune_history
 from pipeline_platform.local.environment import (
@@ -17,17 +19,19 @@ from pipeline_platform.local.environment import (
     worker_arguments,
 )
 from pipeline_platform.local.ports import remembered_port, require_free
-from pipeline_platform.local.probes import appears, daemon_beats, http_ok, listens
+from pipeline_platform.local.probes import answers_at, appears, daemon_beats, http_ok, listens
 from pipeline_platform.local.processes import Service, Step
 from pipeline_platform.local.secret_files import write_private
 from pipeline_platform.local.servers import Database, QueueServer, database, queue_server
+from pipeline_platform.local.sockets import socket_folder
 from pipeline_platform.queue.connection import connect as connect_queue
 from pipeline_platform.queue.keys import KeyStore, token_id
-from pipeline_platform.settings import Settings
+from pipeline_platform.settings import LOOPBACK, Settings
 from pipeline_platform.warehouse.engine import connect as connect_warehouse
 from pipeline_platform.warehouse.migrate import migrate
 
 Say = Callable[[str, str], None]
+CODE_SOCKET = "code.sock"
 
 
 class Stack:
@@ -35,18 +39,22 @@ class Stack:
 
     def __init__(self, settings: Settings, state_dir: Path, say: Say) -> None:
         self._settings, self._state_dir, self._say = settings, state_dir, say
+        if settings.dagster_login == "off" and settings.host not in LOOPBACK:
+            raise SettingError(
+                f"PIPELINE_DAGSTER_LOGIN=off lets everybody act as an admin who reaches {settings.host}. Leave the "
+                "login on, or bind to 127.0.0.1."
+            )
         require_free(settings.host, settings.port, "--port")
         require_free(settings.host, settings.dagster_port, "--dagster-port")
         self._specs = load_specs(settings.streams_dir)
         self._database: Database = database(settings, state_dir)
         self._queue: QueueServer = queue_server(settings, state_dir)
-        if settings.code_server_port:
-            require_free("127.0.0.1", settings.code_server_port, "PIPELINE_CODE_SERVER_PORT")
-        self._code_port = settings.code_server_port or remembered_port(state_dir / "ports" / "code-server")
+        self._code_socket = socket_folder(state_dir / "run" / "code", f"{CODE_SOCKET}.lock", None) / CODE_SOCKET
         self._home = dagster_home(state_dir, settings.dagster_yaml)
         shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
         self._base = f"http://{shown}:{settings.port}"
-        self._dagster = settings.dagster_url or f"http://{shown}:{settings.dagster_port}"
+        self._dagster_here = f"http://{shown}:{settings.dagster_port}"
+        self._dagster = settings.dagster_url or self._dagster_here
         self._prices_port: int | None = None
         self.connections = self._connections("")
 
@@ -74,6 +82,16 @@ class Stack:
             services.append(self._demo())
         return services
 
+    def login_link(self) -> str:
+        """A link to the Dagster UI that logs in once; just the UI where the login is off."""
+        if self._settings.dagster_login == "off":
+            return self._dagster
+        client = connect_queue(self._queue.url)
+        try:
+            return one_time_link(client, self._dagster, self.connections.api_key)
+        finally:
+            client.close()
+
     def _connections(self, api_key: str) -> Connections:
         given = self._settings.demo_prices_url or ""
         return Connections(
@@ -93,7 +111,7 @@ class Stack:
             self._settings,
             self.connections,
             self._state_dir,
-            PIPELINE_CODE_SERVER_PORT=str(self._code_port),
+            PIPELINE_CODE_SOCKET=str(self._code_socket),
         )
 
     def _migrate(self) -> None:
@@ -147,9 +165,9 @@ class Stack:
     def _code_server(self) -> Service:
         argv = ["pipeline_platform.orchestration.runtime.code_server"]
         argv += ["--module-name", "pipeline_platform.orchestration.definitions"]
-        argv += ["--host", "127.0.0.1", "--port", str(self._code_port), "--log-level", "warning"]
+        argv += ["--socket", str(self._code_socket), "--log-level", "warning"]
         argv += ["--location-name", "pipeline_platform", "--max-workers", str(16 + 2 * len(self._specs))]
-        return self._service("code", argv, listens("127.0.0.1", self._code_port))
+        return self._service("code", argv, answers_at(self._code_socket))
 
     def _workers(self) -> tuple[Service, Service]:
         """Two, so that no ingest run ever waits for one of another kind; see docs/decisions/0017."""
@@ -180,9 +198,9 @@ class Stack:
         return self._service("daemon", argv, daemon_beats(self._database.dagster_url), leaf=True)
 
     def _webserver(self) -> Service:
-        argv = ["dagster_webserver", "--workspace", str(self._home / "workspace.yaml")]
-        argv += ["--host", self._settings.host, "--port", str(self._settings.dagster_port), "--log-level", "warning"]
-        return self._service("dagster", argv, http_ok(f"{self._dagster}/server_info"), leaf=True)
+        argv = ["pipeline_platform.orchestration.webserver", "--workspace", str(self._home / "workspace.yaml")]
+        argv += ["--host", self._settings.host, "--port", str(self._settings.dagster_port)]
+        return self._service("dagster", argv, http_ok(f"{self._dagster_here}/server_info"), leaf=True)
 
     def _prices(self, port: int) -> Service:
         """Made-up prices for the demo, so that it needs no internet."""

@@ -320,6 +320,30 @@ rollups = sa.Table(
     comment="Windows that have been rolled up: late events correct them.",
 )
 
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True, comment="The row's number."),
+    sa.Column("key", sa.Uuid, nullable=False, comment="The entry's own: sent again, it is not a second row."),
+    _time("at", "When it happened, by the clock of who recorded it.", null=False),
+    sa.Column("event", sa.Text, nullable=False, comment="login, forbidden, key-created, dead-letters-read, ..."),
+    sa.Column(
+        "actor",
+        sa.Text,
+        nullable=False,
+        comment="`key <id>`, `user <name>`, or `os <name>` of the CLI; empty: unknown.",
+    ),
+    sa.Column("actor_role", sa.Text, nullable=False, comment="The actor's role, or scopes, at that time."),
+    sa.Column("address", sa.Text, nullable=False, comment="Where the request came from; an IPv6 client's /64."),
+    sa.Column("outcome", sa.Text, nullable=False, comment="ok, refused or failed."),
+    sa.Column("detail", JSONB, nullable=False, comment="What it was about: filters, numbers, reasons; no payloads."),
+    sa.Index("audit_key", "key", unique=True),
+    sa.Index("audit_by_time", "at"),
+    sa.Index("audit_by_event", "event", "id"),
+    sa.Index("audit_by_actor", "actor", "id"),
+    comment="Who did what: rows are added and never changed. Not for the reader; the loader adds and looks.",
+)
+
 users = sa.Table(
     "users",
     metadata,

@@ -75,10 +75,33 @@ class Up:
         """The process of a service."""
         return next(int(row["pid"]) for row in self.status()["services"] if row["name"] == service)
 
+    def dagster_get(self, path: str) -> requests.Response:
+        """A page of the Dagster UI, asked for with the first API key."""
+        return requests.get(f"http://127.0.0.1:{self.dagster_port}{path}", headers=self._bearer(), timeout=60)
+
+    def graphql_bytes(self, query: str, **variables: Any) -> bytes:
+        """The Dagster UI's answer to a query, as it comes."""
+        answer = requests.post(
+            f"http://127.0.0.1:{self.dagster_port}/graphql",
+            json={"query": query, "variables": variables},
+            headers=self._bearer(),
+            timeout=60,
+        )
+        assert answer.status_code == 200, answer.text
+        assert "errors" not in answer.json(), answer.text
+        return answer.content
+
+    def graphql(self, query: str, **variables: Any) -> dict[str, Any]:
+        """The data of that answer."""
+        found: dict[str, Any] = json.loads(self.graphql_bytes(query, **variables))["data"]
+        return found
+
+    def _bearer(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {json.loads((self.state_dir / 'connections.json').read_text())['api_key']}"}
+
     def backfills(self) -> list[dict[str, str]]:
         """Id and status of Dagster's backfills, the newest first."""
-        answer = requests.post(f"http://127.0.0.1:{self.dagster_port}/graphql", json={"query": BACKFILLS}, timeout=30)
-        found: list[dict[str, str]] = answer.json()["data"]["partitionBackfillsOrError"]["results"]
+        found: list[dict[str, str]] = self.graphql(BACKFILLS)["partitionBackfillsOrError"]["results"]
         return found
 
     def interrupt(self, patience: float = 90.0) -> int:

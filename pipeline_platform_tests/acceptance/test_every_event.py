@@ -146,12 +146,11 @@ def test_the_api_docs_need_no_internet(up: Up) -> None:
 
 
 def test_the_lineage_reads_queue_events_minutes(up: Up) -> None:
-    where = up.status()
     query = "{ assetNodes { assetKey { path } dependencyKeys { path } groupName } }"
-    answer = requests.post(f"{where['dagster_url']}/graphql", json={"query": query}, timeout=30).json()
+    answer = up.graphql(query)
     parents = {
         "/".join(node["assetKey"]["path"]): ["/".join(key["path"]) for key in node["dependencyKeys"]]
-        for node in answer["data"]["assetNodes"]
+        for node in answer["assetNodes"]
     }
     assert parents["warehouse/telemetry_events"] == ["queue/telemetry"]
     assert parents["warehouse/telemetry_1m"] == ["warehouse/telemetry_events"]

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 import requests
 
-from pipeline_platform.local.probes import listens
+from pipeline_platform.local.probes import answers_at
 from pipeline_platform.local.process_table import find
 from pipeline_platform_tests.acceptance.stacks import Up
 from pipeline_platform_tests.fleet import Fleet
@@ -83,7 +83,10 @@ def settle(where: dict[str, Any], producer: Producer) -> None:
 def ask(where: dict[str, Any], query: str, **variables: str) -> Any:
     """Dagster's answer."""
     answer = requests.post(
-        f"{where['dagster_url']}/graphql", json={"query": query, "variables": variables}, timeout=30
+        f"{where['dagster_url']}/graphql",
+        json={"query": query, "variables": variables},
+        headers={"Authorization": f"Bearer {where['api_key']}"},
+        timeout=30,
     ).json()
     assert "errors" not in answer, answer
     return next(iter(answer["data"].values()))
@@ -144,31 +147,31 @@ def test_workers_on_other_hosts_share_the_load_and_double_nothing(
         fleet.stop()
 
 
-def test_a_stale_code_server_cannot_share_the_port_and_cannot_double_anything(
+def test_a_stale_code_server_cannot_share_the_socket_and_cannot_double_anything(
     up: Up, where: dict[str, Any], producer: Producer
 ) -> None:
-    """Given a stale server that took the port while ours was dead, I expect a loud complaint and every event once."""
+    """Given a stale server that took the socket while ours was dead, I expect a loud complaint and every event once."""
     code = up.pid("code")
     environment = dict(
         item.split("=", 1) for item in Path(f"/proc/{code}/environ").read_bytes().decode().split("\0") if item
     )
-    port = environment["PIPELINE_CODE_SERVER_PORT"]
-    stock = [sys.executable, "-m", "dagster", "api", "grpc", "--host", "127.0.0.1", "--port", port]
-    stock += ["--module-name", "pipeline_platform.orchestration.definitions"]
-    stock += ["--location-name", "pipeline_platform", "--max-workers", "20"]
+    path = environment["PIPELINE_CODE_SOCKET"]
+    another = [sys.executable, "-m", "pipeline_platform.orchestration.runtime.code_server", "--socket", path]
+    another += ["--module-name", "pipeline_platform.orchestration.definitions"]
+    another += ["--location-name", "pipeline_platform", "--max-workers", "20"]
 
-    second = subprocess.run(stock, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    second = subprocess.run(another, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert second.returncode != 0
-    assert "Failed to bind" in second.stderr
+    assert f"The socket {path} is taken" in second.stderr
 
     assert up.process is not None
     with Load(producer, pause=0.3):
         up.process.send_signal(signal.SIGSTOP)  # so that it does not start another at once
         os.kill(code, signal.SIGKILL)
-        answers = listens("127.0.0.1", int(port))
+        answers = answers_at(Path(path))
         wait_for("the killed one is gone", lambda: not answers(), 30)
         stale = subprocess.Popen(
-            stock,
+            another,
             env=environment | {"PIPELINE_BATCH_MAX_EVENTS": "50"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -176,7 +179,7 @@ def test_a_stale_code_server_cannot_share_the_port_and_cannot_double_anything(
         try:
             wait_for("the stale server answers", answers, 60)
             up.process.send_signal(signal.SIGCONT)
-            wait_for("`up` complains", lambda: f"Port {port} is taken" in up.log, 60)
+            wait_for("`up` complains", lambda: f"The socket {path} is taken" in up.log, 60)
             before = loaded(where)
             wait_for("the stale one plans", lambda: loaded(where) > before, 30)
         finally:

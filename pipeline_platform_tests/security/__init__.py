@@ -1,1 +1,1 @@
-"""Attacks, and the controls that hold them off."""
+"""Attacks that were found or feared, each as a bounded test on loopback."""

@@ -86,9 +86,12 @@ def test_compose_depends_on_what_is_there_and_publishes_on_loopback_only() -> No
         volumes = [volume.split(":")[0] for volume in service.get("volumes", [])]
         for volume in volumes:
             assert volume in document["volumes"] or (ROOT / "docker" / volume).exists(), f"{name}: {volume}"
-    workspace = yaml.safe_load(_text("docker/workspace.yaml"))["load_from"][0]["grpc_server"]
-    assert workspace["host"] in services
+    workspace = yaml.safe_load(_text("workspace.yaml"))["load_from"][0]["grpc_server"]
     assert workspace["location_name"] in services["code"]["command"]
+    socket = services["code"]["environment"][workspace["socket"]["env"]]
+    assert socket in services["code"]["command"]
+    has_socket = {name for name, each in services.items() if f"code:{Path(socket).parent}" in each.get("volumes", [])}
+    assert has_socket == {"code", "daemon", "dagster"}
 
 
 def test_the_image_copies_files_that_exist() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 
 import psycopg
@@ -19,24 +20,23 @@ from pipeline_platform.warehouse.engine import connect as connect_warehouse
 from pipeline_platform.warehouse.migrate import migrate
 from pipeline_platform_tests.integration.test_gateway.kit import SPECS, Client, Pipeline, Shared, serving
 
-TEMPLATE = "gateway_template"
-
 
 @pytest.fixture(scope="session")
 def template_database(postgres_server: PostgresServer) -> str:
     """A migrated database that each test's own is cloned from."""
+    name = f"gateway_template_{uuid.uuid4().hex}"
     with psycopg.connect(postgres_server.url(), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {TEMPLATE}".encode())
-    engine = connect_warehouse(postgres_server.url(TEMPLATE))
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    engine = connect_warehouse(postgres_server.url(name))
     migrate(engine, SPECS.values())
     engine.dispose()
-    return TEMPLATE
+    return name
 
 
 @pytest.fixture(scope="session")
 def shared(postgres_server: PostgresServer, valkey_server: ValkeyServer, template_database: str) -> Iterator[Shared]:
     """A gateway for all tests that do not count what others did."""
-    name = "gateway_shared"
+    name = f"gateway_shared_{uuid.uuid4().hex}"
     with psycopg.connect(postgres_server.url(), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template_database}".encode())
     database_url, redis_url = postgres_server.url(name), valkey_server.url(1)

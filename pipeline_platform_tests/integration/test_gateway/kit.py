@@ -13,6 +13,7 @@ import requests
 import sqlalchemy as sa
 import uvicorn
 
+from pipeline_platform.access.bounded_http import BoundedHttp
 from pipeline_platform.core.batches import plan_batches
 from pipeline_platform.core.events import decode
 from pipeline_platform.core.streams import StreamSpec, load_specs
@@ -75,7 +76,7 @@ def serving(settings: Settings, specs: Mapping[str, StreamSpec] | None = None) -
         host="127.0.0.1",
         port=port,
         loop="uvloop",
-        http="httptools",
+        http=BoundedHttp.bounded(connections=1000),
         ws="none",
         log_level="warning",
         log_config=None,

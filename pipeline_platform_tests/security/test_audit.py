@@ -1,0 +1,230 @@
+"""The audit: rows that nobody can change, nothing lost while PostgreSQL is away, memory bounded whatever comes."""
+
+from __future__ import annotations
+
+import json
+import stat
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from pipeline_platform.access.audit import MOST_DETAIL, Auditor
+from pipeline_platform.access.audit_log import AuditLog
+from pipeline_platform.access.refusals import MOST_WINDOWS, Refusal, RefusalTally
+from pipeline_platform.errors import PermanentError
+from pipeline_platform.local.ports import free_port
+from pipeline_platform.warehouse.audit import AuditEntry, AuditFilter, insert, purge_audit, search
+from pipeline_platform.warehouse.engine import connect, warehouse_errors
+from pipeline_platform_tests.integration.test_gateway.kit import until
+from pipeline_platform_tests.security import keys_kit
+
+template_database = keys_kit.template_database
+engine = keys_kit.engine
+login_url = keys_kit.login_url
+loader = keys_kit.loader
+
+ALL = AuditFilter()
+
+
+def _entry(event: str, ago: timedelta = timedelta(0), **parts: Any) -> AuditEntry:
+    return AuditEntry(datetime.now(UTC) - ago, event, **parts)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "update audit set actor = 'somebody else'",
+        "delete from audit",
+        "truncate audit",
+        "drop table audit",
+        "alter table audit disable trigger all",
+        "alter table audit rename to gone",
+        "insert into audit (id, key, at, event, actor, actor_role, address, outcome, detail) overriding system value "
+        "select id, gen_random_uuid(), at, 'forged', '', '', '', '', '{}' from audit "
+        "on conflict (id) do update set event = 'forged'",
+    ],
+)
+def test_the_loader_adds_rows_and_cannot_change_one(loader: sa.Engine, statement: str) -> None:
+    insert(loader, [_entry("resume", actor="key 1a2b3c4d")])
+    with pytest.raises(PermanentError, match="42501"), warehouse_errors(), loader.begin() as connection:
+        connection.execute(sa.text(statement))
+    assert [(row.event, row.actor) for row in search(loader, ALL, limit=10)] == [("resume", "key 1a2b3c4d")]
+
+
+def test_the_reader_cannot_even_look(login_url: Callable[[str], str]) -> None:
+    reader = connect(login_url("pipeline_reader"))
+    with pytest.raises(PermanentError, match="42501"), warehouse_errors(), reader.connect() as connection:
+        connection.execute(sa.text("select count(*) from audit"))
+    reader.dispose()
+
+
+def test_an_entry_that_is_sent_twice_is_one_row(loader: sa.Engine) -> None:
+    once, other = _entry("login"), _entry("logout")
+    insert(loader, [once])
+    insert(loader, [once, other])
+    assert [row.event for row in search(loader, ALL, limit=10)] == ["logout", "login"]
+
+
+def test_rows_are_found_by_what_they_are_and_in_pages(loader: sa.Engine) -> None:
+    insert(loader, [_entry("login", timedelta(days=2), actor="user otto", outcome="ok")])
+    insert(loader, [_entry("login-refused", actor="user otto", outcome="refused") for _ in range(5)])
+    insert(loader, [_entry("replay", actor="key 1a2b3c4d")])
+    assert len(search(loader, AuditFilter(events=("login", "replay")), limit=10)) == 2
+    assert len(search(loader, AuditFilter(actor="user otto"), limit=10)) == 6
+    assert len(search(loader, AuditFilter(outcome="refused"), limit=10)) == 5
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    assert [row.event for row in search(loader, AuditFilter(until=yesterday), limit=10)] == ["login"]
+    assert len(search(loader, AuditFilter(since=yesterday), limit=10)) == 6
+    pages, below = [], None
+    while page := search(loader, ALL, limit=3, below_id=below):
+        pages.append([row.id for row in page])
+        below = page[-1].id
+    assert [len(page) for page in pages] == [3, 3, 1]
+    ids = [row for page in pages for row in page]
+    assert ids == sorted(ids, reverse=True)
+
+
+def test_the_owner_purges_what_is_old(engine: sa.Engine, loader: sa.Engine) -> None:
+    insert(loader, [_entry("login", timedelta(days=400)) for _ in range(7)] + [_entry("logout")])
+    assert purge_audit(engine, datetime.now(UTC) - timedelta(days=365), step=3) == 7
+    assert [row.event for row in search(loader, ALL, limit=10)] == ["logout"]
+    with pytest.raises(PermanentError, match="42501"):
+        purge_audit(loader, datetime.now(UTC))
+
+
+def test_recording_writes_a_row_and_a_line(loader: sa.Engine, tmp_path: Path) -> None:
+    log = tmp_path / "audit.log"
+    auditor = Auditor(loader, log)
+    auditor.record(
+        "discard", actor="key 1a2b3c4d", role="admin", address="203.0.113.9", detail={"ids": [7, 8], "matched": 2}
+    )
+    assert auditor.close() == 0
+    [row] = search(loader, ALL, limit=10)
+    [line] = [json.loads(text) for text in log.read_text().splitlines()]
+    for found in (row.event, line["event"]):
+        assert found == "discard"
+    assert (row.actor, row.actor_role, row.address, row.outcome) == ("key 1a2b3c4d", "admin", "203.0.113.9", "ok")
+    assert row.detail == line["detail"] == {"ids": [7, 8], "matched": 2}
+    assert line["at"] == row.at.isoformat()
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [{"text": "a\0b"}, {"text": "\ud800"}, {"ids": list(range(100_000))}, {7: object()}, {"text": "x" * 10**6}],
+    ids=["nul", "surrogate", "ids", "object", "long"],
+)
+def test_nothing_that_is_recorded_breaks_it_or_is_long(
+    loader: sa.Engine, tmp_path: Path, detail: dict[str, object]
+) -> None:
+    auditor = Auditor(loader, tmp_path / "audit.log")
+    auditor.record("login", actor="user \x1b]0;title\x07" + "x" * 10_000, detail=detail)
+    auditor.record("logout", actor="user otto")
+    assert auditor.close() == 0
+    newest, first = search(loader, ALL, limit=10)
+    assert (newest.event, first.event) == ("logout", "login")
+    assert len(first.actor) == 200
+    assert first.actor.isprintable()
+    assert len(json.dumps(first.detail)) < 2 * MOST_DETAIL
+
+
+def test_nothing_is_lost_while_postgresql_is_away(
+    loader: sa.Engine, database_url: str, login_url: Callable[[str], str], tmp_path: Path
+) -> None:
+    name = sa.make_url(database_url).database
+    with psycopg.connect(database_url, autocommit=True) as owner:
+        auditor = Auditor(loader, tmp_path / "audit.log", retry=0.05)
+        auditor.record("resume", actor="key 1", detail={"n": 0})
+        until(lambda: not auditor.waiting, 10)
+        owner.execute(f'alter database "{name}" connection limit 0'.encode())
+        owner.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity "
+            "where datname = current_database() and pid <> pg_backend_pid()"
+        )
+        for number in range(1, 2001):
+            auditor.record("resume", actor="key 1", detail={"n": number})
+        until(lambda: (tmp_path / "audit.log").read_bytes().count(b"\n") == 2001, 10)
+        assert auditor.waiting == 2000
+        owner.execute(f'alter database "{name}" connection limit -1'.encode())
+        until(lambda: not auditor.waiting, 20)
+        assert auditor.close() == 0
+        found = owner.execute("select count(*), count(distinct detail->>'n'), max((detail->>'n')::int) from audit")
+        assert found.fetchone() == (2001, 2001, 2000)
+
+
+def test_memory_is_bounded_while_postgresql_is_away_and_the_gap_is_told(loader: sa.Engine, tmp_path: Path) -> None:
+    away = sa.create_engine(f"postgresql+psycopg://nobody:x@127.0.0.1:{free_port()}/none")
+    auditor = Auditor(away, tmp_path / "audit.log", most_bytes=200_000, retry=0.05)
+    for number in range(5_000):
+        auditor.record("resume", actor="key 1", detail={"n": number, "text": "x" * 1000})
+    kept = auditor.waiting
+    assert auditor.waiting_bytes <= 200_000
+    assert 100 <= kept < 200
+    auditor._writer._engine = loader  # PostgreSQL is back
+    until(lambda: not auditor.waiting, 10)
+    auditor.close()
+    rows = search(loader, ALL, limit=10_000)
+    assert [row.event for row in rows] == ["audit-gap"] + ["resume"] * kept
+    assert rows[0].detail == {"count": 5_000 - kept}
+    assert auditor.waiting_bytes == 0
+
+
+def test_refusals_are_one_row_a_minute_for_an_address_and_a_reason(loader: sa.Engine) -> None:
+    now = [0.0]
+    auditor = Auditor(loader, clock=lambda: now[0] + time.monotonic())
+    for _ in range(500):
+        auditor.refused(Refusal("unauthorized", "203.0.113.9", "unknown key", path="/v1/stats"))
+    until(lambda: not auditor.waiting, 10)
+    [row] = search(loader, ALL, limit=10)
+    assert (row.event, row.address, row.outcome) == ("unauthorized", "203.0.113.9", "refused")
+    assert row.detail == {"reason": "unknown key", "count": 1, "path": "/v1/stats"}
+    now[0] = 61.0
+    until(lambda: len(search(loader, ALL, limit=10)) == 2, 15)
+    assert search(loader, ALL, limit=1)[0].detail["count"] == 499
+    auditor.refused(Refusal("unauthorized", "203.0.113.9", "unknown key"))
+    assert auditor.close() == 0
+    assert [row.detail["count"] for row in search(loader, ALL, limit=10)] == [1, 499, 1]
+
+
+def test_refusals_of_ever_new_addresses_are_bounded_and_counted() -> None:
+    now = 0.0
+    tally = RefusalTally(lambda: now)
+
+    def throw(count: int) -> int:
+        return sum(tally.note(Refusal("unauthorized", f"10.{n}", "no key")) is not None for n in range(count))
+
+    assert throw(2 * MOST_WINDOWS) == MOST_WINDOWS + 1
+    assert throw(4 * MOST_WINDOWS) == 0
+    assert len(tally._windows) == MOST_WINDOWS + 1
+    now = 61.0
+    told = tally.due()
+    assert len(told) == MOST_WINDOWS + 1
+    assert sum(refusal.count for refusal in told) == 6 * MOST_WINDOWS - (MOST_WINDOWS + 1)
+    now = 122.0
+    assert tally.due() == []
+    assert not tally.waiting
+
+
+def test_the_log_is_moved_aside_at_its_limit_by_several_writers(tmp_path: Path) -> None:
+    path = tmp_path / "audit.log"
+    one, other = AuditLog(path, limit=2000), AuditLog(path, limit=2000)
+    for number in range(20):
+        (one if number % 2 else other).write([_entry("resume", actor=f"key {number}")])
+    old = path.with_name("audit.log.1")
+    lines = [json.loads(line) for file in (old, path) for line in file.read_text().splitlines()]
+    assert [line["actor"] for line in lines] == [f"key {number}" for number in range(20 - len(lines), 20)]
+    assert old.stat().st_size <= 2000
+    assert path.stat().st_size <= 2000
+
+
+def test_a_log_that_cannot_be_written_keeps_no_row_from_the_table(loader: sa.Engine, tmp_path: Path) -> None:
+    auditor = Auditor(loader, tmp_path / "none" / "audit.log")
+    auditor.record("login", actor="user otto")
+    assert auditor.close() == 0
+    assert [row.event for row in search(loader, ALL, limit=10)] == ["login"]
