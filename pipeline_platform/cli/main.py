@@ -27,6 +27,7 @@ COMMANDS = {
     "doctor": "doctor",
     "keys": "keys",
     "login": "login",
+    "users": "users",
 }
 
 

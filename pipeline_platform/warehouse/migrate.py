@@ -24,9 +24,10 @@ from pipeline_platform.warehouse.engine import warehouse_errors
 from pipeline_platform.warehouse.ledger_views import LEDGER_VIEWS, make_ledger_views
 from pipeline_platform.warehouse.price_views import PRICE_VIEWS, make_price_views
 from pipeline_platform.warehouse.roles import ensure_roles, grant
-from pipeline_platform.warehouse.schema import audit, metadata
+from pipeline_platform.warehouse.schema import audit, metadata, users
 from pipeline_platform.warehouse.stream_changes import apply_changes, plan_changes, refuse_destructive
 from pipeline_platform.warehouse.stream_tables import stream_tables
+from pipeline_platform.warehouse.users import grant_users
 
 LOCK = 0x7069_7065_6C69_6E65  # "pipeline": no two migrations at once
 VERSION_TABLE = "pipeline_alembic_version"
@@ -138,7 +139,7 @@ def _comment_and_grant(connection: sa.Connection, specs: list[StreamSpec]) -> No
     make_ledger_views(connection)
     make_price_views(connection)
     names = [
-        *(name for name in metadata.tables if name != audit.name),
+        *(name for name in metadata.tables if name not in (audit.name, users.name)),
         *(view.name for view in (*LEDGER_VIEWS, *PRICE_VIEWS)),
     ]
     for spec in specs:
@@ -148,6 +149,7 @@ def _comment_and_grant(connection: sa.Connection, specs: list[StreamSpec]) -> No
     ensure_roles(connection)
     grant(connection, names, VERSION_TABLE)
     grant_audit(connection)
+    grant_users(connection)
 
 
 def comment_on(connection: sa.Connection, table: sa.Table) -> None:

@@ -344,6 +344,27 @@ audit = sa.Table(
     comment="Who did what: rows are added and never changed. Not for the reader; the loader adds and looks.",
 )
 
+users = sa.Table(
+    "users",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True, comment="The user's name, in lower case."),
+    sa.Column("digest", sa.Text, nullable=False, comment="argon2id of the password, with its salt and costs."),
+    sa.Column("role", sa.Text, nullable=False, comment="viewer, operator or admin."),
+    sa.Column("created_by", sa.Text, nullable=False, comment="Who added the user: `os <name>` of the CLI."),
+    _time("created_at", "When that was.", null=False, now=True),
+    _time("disabled_at", "Since when the user may not log in."),
+    _time("password_changed_at", "When the password was last set.", null=False, now=True),
+    sa.Column(
+        "sessions_from",
+        sa.TIMESTAMP(timezone=True),
+        nullable=False,
+        server_default=sa.text("clock_timestamp()"),
+        comment="Sessions that began before this was set are over.",
+    ),
+    sa.CheckConstraint("role in ('viewer', 'operator', 'admin')", name="users_role"),
+    comment="People with a password. Not for the reader; the loader's login looks, for logins.",
+)
+
 streams = sa.Table(
     "streams",
     metadata,
