@@ -33,7 +33,11 @@ class AuditLog:
             file.write(data)
 
     def _open(self) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        folder = self._path.parent.stat()
+        if os.geteuid() == 0 and os.fstat(descriptor).st_uid != folder.st_uid:
+            os.fchown(descriptor, folder.st_uid, folder.st_gid)  # root made it; others have to go on with it
+        return descriptor
 
     def _is_current(self, descriptor: int) -> bool:
         try:

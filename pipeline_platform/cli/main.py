@@ -26,6 +26,7 @@ COMMANDS = {
     "migrate": "migrate",
     "doctor": "doctor",
     "keys": "keys",
+    "audit": "audit",
 }
 
 
