@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 import time
 from collections.abc import Callable
@@ -18,9 +19,14 @@ from pipeline_platform.access.audit import MOST_DETAIL, Auditor
 from pipeline_platform.access.audit_log import AuditLog
 from pipeline_platform.access.refusals import MOST_WINDOWS, Refusal, RefusalTally
 from pipeline_platform.errors import PermanentError
+from pipeline_platform.local.accounts import server_account
 from pipeline_platform.local.ports import free_port
+from pipeline_platform.local.postgres import PostgresServer
+from pipeline_platform.local.supervisor import Supervisor
 from pipeline_platform.warehouse.audit import AuditEntry, AuditFilter, insert, purge_audit, search
 from pipeline_platform.warehouse.engine import connect, warehouse_errors
+from pipeline_platform.warehouse.migrate import migrate
+from pipeline_platform_tests.conftest import make_state_dir
 from pipeline_platform_tests.integration.test_gateway.kit import Client, Pipeline, until
 from pipeline_platform_tests.security import keys_kit
 
@@ -162,6 +168,36 @@ def test_nothing_is_lost_while_postgresql_is_away(
         assert auditor.close() == 0
         found = owner.execute("select count(*), count(distinct detail->>'n'), max((detail->>'n')::int) from audit")
         assert found.fetchone() == (2001, 2001, 2000)
+
+
+def test_nothing_is_lost_while_postgresql_itself_is_stopped_and_started(tmp_path: Path) -> None:
+    folder = make_state_dir()
+    server = PostgresServer.prepare(folder, server_account(), durable=False)
+
+    def started() -> Supervisor:
+        supervisor = Supervisor([server.service()], lambda name, line: None, folder)
+        supervisor.start()
+        return supervisor
+
+    supervisor = started()
+    engine = connect(server.url("postgres"))
+    auditor = Auditor(engine, retry=0.05)
+    try:
+        migrate(engine, [])
+        auditor.record("resume", actor="key 1", detail={"n": 0})
+        until(lambda: not auditor.waiting, 10)
+        supervisor.stop()
+        for number in range(1, 501):
+            auditor.record("resume", actor="key 1", detail={"n": number})
+        assert auditor.waiting == 500
+        supervisor = started()
+        until(lambda: not auditor.waiting, 30)
+        assert [row.detail["n"] for row in search(engine, ALL, limit=1000)] == list(range(500, -1, -1))
+    finally:
+        auditor.close()
+        engine.dispose()
+        supervisor.stop()
+        shutil.rmtree(folder.parent)
 
 
 def test_memory_is_bounded_while_postgresql_is_away_and_the_gap_is_told(loader: sa.Engine, tmp_path: Path) -> None:
