@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import stat
 import time
@@ -263,6 +264,23 @@ def test_the_log_is_moved_aside_at_its_limit_by_several_writers(tmp_path: Path) 
     assert [line["actor"] for line in lines] == [f"key {number}" for number in range(20 - len(lines), 20)]
     assert old.stat().st_size <= 2000
     assert path.stat().st_size <= 2000
+
+
+def test_the_log_belongs_to_whom_its_folder_belongs_and_is_no_way_elsewhere(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "logs", tmp_path / "elsewhere"
+    folder.mkdir()
+    if os.geteuid() == 0:
+        os.chown(folder, 65534, 65534)
+    AuditLog(folder / "audit.log").write([_entry("login")])
+    assert (folder / "audit.log").stat().st_uid == folder.stat().st_uid
+    assert stat.S_IMODE((folder / "audit.log").stat().st_mode) == 0o600
+    elsewhere.write_text("as it was")
+    (folder / "link.log").symlink_to(elsewhere)
+    os.mkfifo(folder / "pipe.log")
+    for name in ("link.log", "pipe.log"):
+        with pytest.raises(OSError, match=r"levels of symbolic links|No such device"):
+            AuditLog(folder / name).write([_entry("login")])
+    assert elsewhere.read_text() == "as it was"
 
 
 def test_a_log_that_cannot_be_written_keeps_no_row_from_the_table(loader: sa.Engine, tmp_path: Path) -> None:
