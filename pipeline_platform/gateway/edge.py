@@ -36,6 +36,7 @@ from pipeline_platform.queue.limits import Limit, TokenBuckets
 from pipeline_platform.queue.redis_streams import RedisStreams
 from pipeline_platform.queue.workers import WorkerBoard
 from pipeline_platform.settings import Settings, require
+from pipeline_platform.warehouse.engine import READING
 from pipeline_platform.warehouse.engine import connect as connect_warehouse
 
 EXPORTS = 2  # at once: each holds one of the engine's connections for as long as its reader takes
@@ -118,7 +119,7 @@ def make_edge(settings: Settings, specs: Mapping[str, StreamSpec]) -> Edge:
     queue = RedisStreams(connect_queue(redis_url, connections=32), ttl=settings.idempotency_ttl)
     side = connect_queue(redis_url, timeout=_SIDE_TIMEOUT, connections=32)
     side_queue = RedisStreams(side)
-    engine = connect_warehouse(database_url, pool_size=8, application="pipeline-gateway")
+    engine = connect_warehouse(database_url, pool_size=8, application="pipeline-gateway", settings=READING)
     writer_url = settings.loader_database_url or settings.database_url or database_url
     threads = ThreadPoolExecutor(8, "side")
     metrics = Metrics()

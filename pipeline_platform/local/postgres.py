@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-import psycopg
+from psycopg import pq
 
 from pipeline_platform.errors import SettingError
 from pipeline_platform.local.accounts import Account, private_folder, require_reachable
@@ -106,14 +106,11 @@ class PostgresServer:
         return f"postgresql://{login}@{self.host}:{self.port}/{quote(database, safe='')}"
 
     def ready(self) -> bool:
-        """Whether it answers a query."""
+        """Whether it takes connections. Not whether it takes our password, which may be about to be set."""
         if not self._says_ready():  # asking a server that is still recovering would fill its log
             return False
-        try:
-            with psycopg.connect(self.url(), connect_timeout=2) as connection:
-                return connection.execute("SELECT 1").fetchone() == (1,)
-        except psycopg.Error:
-            return False
+        asked = f"host={self.host} port={self.port} dbname=postgres user={SUPERUSER} connect_timeout=2"
+        return pq.PGconn.ping(asked.encode()) == pq.Ping.OK
 
     def service(self, name: str = "postgres") -> Service:
         """The server as the supervisor runs it."""
