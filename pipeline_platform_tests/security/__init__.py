@@ -1,0 +1,1 @@
+"""Attacks of the security audit and their siblings, bounded, against real servers."""
