@@ -14,7 +14,8 @@ ADMIN, GATEWAY, WORKERS, DAEMON, WEB = "admin", "gateway", "workers", "daemon", 
 _SESSION = "+ping +echo +select +auth +hello +quit +reset +time +info +client|setinfo +client|setname +client|id"
 _TRANSACTION = "+multi +exec +discard +unwatch"
 _SCRIPTS = "+eval +evalsha +script|load +script|exists"
-_ANY_DATA = f"+@read +@write {_SCRIPTS} +watch -@dangerous -@admin -move -copy"
+# Neither across databases nor as code that stays.
+_ANY_DATA = f"+@read +@write {_SCRIPTS} +watch -@dangerous -@admin -move -copy -function -fcall -fcall_ro"
 
 # What gateways and workers know of a stream: pp:{stream}:entries, sizes, totals, idem:...
 _STREAMS = "~pp:{*"
@@ -26,7 +27,7 @@ _DOORS = "~pp:session* ~pp:login* ~pp:oidc* ~pp:limit:* ~pp:key-used*"
 _KNOWN = "(db=0 %R~pp:keys %R~pp:workers +hget +hgetall +hmget +hvals +hlen +hkeys +exists)"
 _DOOR_KEEPER = f"(db=0 {_DOORS} {_ANY_DATA})"
 # Celery and kombu take what they like of a database of their own.
-_CELERY = "(db=1 ~* &* +@all -@admin -@dangerous -function +info)"
+_CELERY = "(db=1 ~* &* +@all -@admin -@dangerous -function -script|flush -script|kill -script|debug -move -copy +info)"
 _LOADING = f"db=0 {_STREAMS} ~pp:workers ~pp:budget:* {_ANY_DATA} {_SESSION} {_TRANSACTION} {_CELERY}"
 
 RULES: Mapping[str, str] = {
