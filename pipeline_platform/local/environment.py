@@ -119,6 +119,7 @@ def dagster_home(state_dir: Path, dagster_yaml: Path | None = None) -> Path:
     """DAGSTER_HOME with dagster.yaml (another, if given) and workspace.yaml: from the clone or where pip put them."""
     home = state_dir / "dagster"
     home.mkdir(parents=True, exist_ok=True)
+    home.chmod(0o755 if os.geteuid() == 0 else 0o700)  # read by the services' account, written by us alone
     clone = Path(__file__).resolve().parents[2]
     installed = Path(sys.prefix) / "share" / "pipeline_platform"
     source = next((place for place in (clone, installed) if (place / DAGSTER_FILES[0]).exists()), None)
@@ -128,4 +129,6 @@ def dagster_home(state_dir: Path, dagster_yaml: Path | None = None) -> Path:
         shutil.copyfile(source / name, home / name)
     if dagster_yaml is not None:
         shutil.copyfile(dagster_yaml, home / DAGSTER_FILES[0])
+    for name in DAGSTER_FILES:
+        (home / name).chmod(0o644)
     return home

@@ -70,9 +70,8 @@ class PostgresServer:
         require_reachable(account, state_dir)
         binaries = postgres_binaries(state_dir, account)
         home = state_dir / "postgres"
-        if not home.exists():
-            home.mkdir()
-            home.chmod(0o755)
+        home.mkdir(exist_ok=True)
+        home.chmod(0o711 if account else 0o700)  # the account has to pass, and nobody to look around
         data = home / "data"
         if data.exists() and not (state_dir / "secrets" / "postgres").exists():
             raise SettingError(

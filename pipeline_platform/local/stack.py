@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline_platform.core.streams import load_specs
+from pipeline_platform.local.accounts import Account, fresh_folder, python_files, service_account
 from pipeline_platform.local.api_keys import kept_key
 from pipeline_platform.local.connections import Connections
 from pipeline_platform.local.databases import tune_history
@@ -46,7 +47,10 @@ class Stack:
         if settings.code_server_port:
             require_free("127.0.0.1", settings.code_server_port, "PIPELINE_CODE_SERVER_PORT")
         self._code_port = settings.code_server_port or remembered_port(state_dir / "ports" / "code-server")
+        self._account = self._choose_account()
         self._home = dagster_home(state_dir, settings.dagster_yaml)
+        # What services themselves write, such as sockets: nobody else enters it.
+        self._run_dir = fresh_folder(state_dir / "run" / "services", self._account)
         shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
         self._base = f"http://{shown}:{settings.port}"
         self._dagster = settings.dagster_url or f"http://{shown}:{settings.dagster_port}"
@@ -95,13 +99,25 @@ class Stack:
             redis_users=self._queue.users,
         )
 
+    def _choose_account(self) -> Account | None:
+        """Whom our services run as; says so when root has to run them itself."""
+        settings = self._settings
+        own = [settings.streams_dir, settings.alerts_file, settings.prices_file]
+        needed = [*python_files(), self._state_dir, *(path.resolve() for path in own if path)]
+        account, why = service_account(needed, [settings.port, settings.dagster_port])
+        if why:
+            self._say("up", f"WARNING: every service runs as root, because {why}.")
+        return account
+
     def _environment(self, service: str) -> dict[str, str]:
+        home = {"HOME": str(self._home)} if self._account else {}
         return child_environment(
             service,
             self._settings,
             self.connections,
             self._state_dir,
             PIPELINE_CODE_SERVER_PORT=str(self._code_port),
+            **home,
         )
 
     def _migrate(self) -> None:
@@ -146,6 +162,7 @@ class Stack:
             name,
             [sys.executable, "-m", *argv],
             ready,
+            account=self._account,
             env=self._environment(name) | {"PGAPPNAME": f"pipeline {name}"} | env,
             cwd=self._home,
             start_timeout=120.0,
@@ -172,7 +189,7 @@ class Stack:
         )
 
     def _worker(self, name: str, children: int, queues: Sequence[str]) -> Service:
-        ready = self._state_dir / "run" / f"{name}-ready"
+        ready = self._run_dir / f"{name}-ready"
         ready.unlink(missing_ok=True)
         # A run in progress may finish before the worker goes; what does not is requested again.
         return self._service(

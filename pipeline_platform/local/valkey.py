@@ -66,9 +66,8 @@ class ValkeyServer:
         require_reachable(account, state_dir)
         program = valkey_server(state_dir, account)
         home = state_dir / "valkey"
-        if not home.exists():
-            home.mkdir()
-            home.chmod(0o755)
+        home.mkdir(exist_ok=True)
+        home.chmod(0o711 if account else 0o700)  # the account has to pass, and nobody to look around
         data = private_folder(home / "data", account)
         # A file a user; the admin's has the server's name.
         passwords = {name: secret(state_dir, "valkey" if name == ADMIN else f"valkey-{name}") for name in RULES}
