@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from xdist.scheduler import LoadFileScheduling
 
-ACCEPTANCE = {f"acceptance/test_{name}.py" for name in ("every_event", "late_data", "readme", "up")}
+ACCEPTANCE = {f"acceptance/test_{name}.py" for name in ("every_event", "late_data", "readme", "services", "up")}
 
 
 def scope_of(nodeid: str) -> str:

@@ -71,6 +71,11 @@ class Up:
         found: dict[str, Any] = json.loads(self.run("status", "--json", check=False).stdout)
         return found
 
+    @property
+    def dagster_database_url(self) -> str:
+        """Dagster's own database, as its owner: `status` does not show it."""
+        return str(json.loads((self.state_dir / "connections.json").read_text())["dagster_database_url"])
+
     def pid(self, service: str) -> int:
         """The process of a service."""
         return next(int(row["pid"]) for row in self.status()["services"] if row["name"] == service)
