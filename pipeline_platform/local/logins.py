@@ -49,6 +49,7 @@ AFTER_MIGRATIONS = (
     Login(ANALYST, "pipeline_reader", 10, READING),
     Login(DAGSTER_READER, None, 10, READING),
 )
+LOGINS = (*BEFORE_MIGRATIONS, *AFTER_MIGRATIONS)
 GROUPS = ("pipeline_loader", "pipeline_reader")
 
 

@@ -20,10 +20,14 @@ import psycopg
 from psycopg import sql
 
 from pipeline_platform.local.databases import admin_connection
+from pipeline_platform.local.logins import LOGINS
+from pipeline_platform.local.postgres_cluster import SUPERUSER
 from pipeline_platform.local.secret_files import secret, write_private
+from pipeline_platform.local.valkey_users import RULES, secret_name
 
 MARKER, FORMER = "rotated", "former.json"
-KEPT = ("api_key", "demo_key", FORMER)  # not passwords of servers: an API key never was in Dagster
+# Files in `secrets/`. API keys are none of them: they never were in Dagster.
+ROTATED = (SUPERUSER, *(login.name for login in LOGINS), *(secret_name(user) for user in RULES))
 REDACTED = "(redacted)"
 SHORTEST = 8  # what is shorter would be found everywhere
 
@@ -47,11 +51,7 @@ def rotate_secrets(state_dir: Path) -> bool:
     folder = state_dir / "secrets"
     former = _former(state_dir)
     if not former:
-        former = {
-            path.name: path.read_text().strip()
-            for path in folder.iterdir()
-            if path.is_file() and path.name not in KEPT and not path.name.startswith(".")
-        }
+        former = {name: (folder / name).read_text().strip() for name in ROTATED if (folder / name).exists()}
         if not former:
             _mark(state_dir)
             return False

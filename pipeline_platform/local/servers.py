@@ -21,6 +21,7 @@ from pipeline_platform.local.logins import (
     DAGSTER,
     DAGSTER_READER,
     LOADER,
+    LOGINS,
     OWNER,
     READER,
     close_database,
@@ -68,7 +69,7 @@ def database(settings: Settings, state_dir: Path) -> Database:
     if settings.database_url:
         return _own_database(settings, settings.database_url)
     server = PostgresServer.prepare(state_dir, server_account())
-    passwords = {login.name: secret(state_dir, login.name) for login in (*BEFORE_MIGRATIONS, *AFTER_MIGRATIONS)}
+    passwords = {login.name: secret(state_dir, login.name) for login in LOGINS}
 
     def login_url(login: str, name: str) -> str:
         return server.url(name, login, passwords[login])

@@ -18,7 +18,7 @@ from pipeline_platform.local.binaries import valkey_server
 from pipeline_platform.local.ports import remembered_port
 from pipeline_platform.local.processes import Service
 from pipeline_platform.local.secret_files import secret, write_private
-from pipeline_platform.local.valkey_users import ADMIN, RULES, acl_lines
+from pipeline_platform.local.valkey_users import ADMIN, RULES, acl_lines, secret_name
 
 HOST = "127.0.0.1"
 
@@ -69,8 +69,7 @@ class ValkeyServer:
         home.mkdir(exist_ok=True)
         home.chmod(0o711 if account else 0o700)  # the account has to pass, and nobody to look around
         data = private_folder(home / "data", account)
-        # A file a user; the admin's has the server's name.
-        passwords = {name: secret(state_dir, "valkey" if name == ADMIN else f"valkey-{name}") for name in RULES}
+        passwords = {user: secret(state_dir, secret_name(user)) for user in RULES}
         port = remembered_port(state_dir / "ports" / "valkey", HOST)
         settings = SETTINGS | {
             "bind": HOST,

@@ -40,6 +40,11 @@ RULES: Mapping[str, str] = {
 }
 
 
+def secret_name(user: str) -> str:
+    """The file of the user's password in `secrets/`; the admin's has the server's name."""
+    return "valkey" if user == ADMIN else f"valkey-{user}"
+
+
 def acl_lines(passwords: Mapping[str, str]) -> list[str]:
     """The lines `user ...` of valkey.conf, with hashes of the passwords. Nobody gets in without a name."""
     lines = ["user default off resetpass resetkeys resetchannels -@all"]

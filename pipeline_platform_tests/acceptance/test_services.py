@@ -14,6 +14,7 @@ import pytest
 
 from pipeline_platform.local.accounts import python_files, service_account
 from pipeline_platform.local.environment import LOGINS, NEEDS
+from pipeline_platform_tests.acceptance.processes import environment_of, login_of, processes_of
 from pipeline_platform_tests.acceptance.stacks import Up
 
 # Service -> the logins whose passwords it holds: of PostgreSQL by name, of Valkey with their database.
@@ -29,41 +30,15 @@ HOLDS = {
 }
 
 
-def _environment(pid: int) -> dict[str, str]:
-    text = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
-    return dict(pair.split("=", 1) for pair in text.split("\0") if "=" in pair)
-
-
-def _processes(leader: int) -> list[int]:
-    """The processes of a service: its session's."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                session = int((entry / "stat").read_text().rpartition(")")[2].split()[3])
-            except OSError:
-                continue
-            if session == leader:
-                found.append(int(entry.name))
-    return found
-
-
-def _login(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme == "redis":
-        return f"valkey {parts.username} {parts.path.strip('/')}"
-    return str(parts.username)
-
-
 @pytest.mark.parametrize("service", sorted(HOLDS))
 def test_a_service_holds_the_logins_that_it_needs_and_no_other_password(up: Up, service: str) -> None:
     secrets = {path.name: path.read_text().strip() for path in (up.state_dir / "secrets").iterdir()}
     assert len(secrets) >= 12
     leader = up.pid(service)
-    for pid in _processes(leader):
-        environment = _environment(pid)
+    for pid in processes_of(leader):
+        environment = environment_of(pid)
         urls = [value for name, value in environment.items() if name in LOGINS and "://" in value]
-        assert {_login(url) for url in urls} == HOLDS[service]
+        assert {login_of(url) for url in urls} == HOLDS[service]
         assert {name for name in environment if name in LOGINS} == set(NEEDS.get(service, ()))
         passwords = {urlsplit(url).password for url in urls}
         for name, secret in secrets.items():
@@ -76,7 +51,7 @@ def test_a_service_holds_the_logins_that_it_needs_and_no_other_password(up: Up, 
 def test_what_the_environment_of_up_holds_is_passed_on_to_those_who_need_it(up: Up) -> None:
     # A key of a source or a webhook, named in a file of the operator's own: for runs and checks, not for the edge.
     assert up.env["KEY_OF_A_SOURCE"] == "sesame-street"
-    knowing = {service for service in HOLDS if "KEY_OF_A_SOURCE" in _environment(up.pid(service))}
+    knowing = {service for service in HOLDS if "KEY_OF_A_SOURCE" in environment_of(up.pid(service))}
     assert knowing == {"code", "worker", "etl", "daemon"}
 
 
@@ -84,7 +59,7 @@ def test_what_the_environment_of_up_holds_is_passed_on_to_those_who_need_it(up: 
 def test_as_root_no_service_is_root_where_another_account_can_run_it(up: Up) -> None:
     account, why = service_account([*python_files(), up.state_dir])
     users = {
-        service: {pwd.getpwuid(os.stat(f"/proc/{pid}").st_uid).pw_name for pid in _processes(up.pid(service))}
+        service: {pwd.getpwuid(os.stat(f"/proc/{pid}").st_uid).pw_name for pid in processes_of(up.pid(service))}
         for service in HOLDS
     }
     servers = {users.pop("postgres").pop(), users.pop("valkey").pop()}
