@@ -20,6 +20,7 @@ from pipeline_platform.warehouse.roles import LOADER, READER
 from pipeline_platform.warehouse.schema import audit
 
 PURGE_STEP = 10_000
+PATIENCE = "15s"  # of a search: the loader has no limit of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ def search(engine: sa.Engine, which: AuditFilter, *, limit: int, below_id: int |
     if below_id is not None:
         query = query.where(audit.c.id < below_id)
     with warehouse_errors(), engine.connect() as connection:
+        connection.execute(sa.text(f"set local statement_timeout = '{PATIENCE}'"))
         return [AuditRow(**row._mapping) for row in connection.execute(query)]
 
 
