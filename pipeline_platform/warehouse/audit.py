@@ -67,7 +67,8 @@ def insert(engine: sa.Engine, entries: Sequence[AuditEntry]) -> None:
     names = [column.name for column in audit.columns if column.name != "id"]
     values = [{name: getattr(entry, name) for name in names} for entry in entries]
     with warehouse_errors(), engine.begin() as connection:
-        connection.execute(pg_insert(audit).on_conflict_do_nothing(index_elements=["key"]), values)
+        # Inline, and without the index's name: the right to insert is all that it takes.
+        connection.execute(pg_insert(audit).inline().on_conflict_do_nothing(), values)
 
 
 def search(engine: sa.Engine, which: AuditFilter, *, limit: int, below_id: int | None = None) -> list[AuditRow]:
