@@ -123,7 +123,9 @@ class Edge:
     def _tell_the_last(self) -> None:
         with contextlib.suppress(PlatformError):
             self.key_uses.flush()
-        self.audit.close(_AUDIT_PATIENCE)
+        lost = self.audit.close(_AUDIT_PATIENCE)
+        if lost:
+            _log.warning("%d entries of the audit are not in its table; see audit.log", lost)
 
     async def _measure(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self.threads, self.pressure.measure)

@@ -66,6 +66,8 @@ def own_streams(key: Key, asked: Sequence[str]) -> tuple[str, ...]:
     """The streams to look into, none meaning all: as asked, or all that the key is for. A 403 problem beyond these."""
     for stream in asked:
         require_stream(key, stream)
+    if not key.streams:
+        require_stream(key, None)  # none named means all, but not to a key that is for none
     return tuple(asked) or tuple(sorted(key.streams or ()))
 
 
