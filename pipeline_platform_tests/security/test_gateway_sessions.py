@@ -15,6 +15,7 @@ from pipeline_platform.access.building import build_doorkeeper
 from pipeline_platform.access.links import one_time_link
 from pipeline_platform.access.passwords import digest_of
 from pipeline_platform.doors import access_config
+from pipeline_platform.local.ports import free_port
 from pipeline_platform.queue.keys import KeyStore
 from pipeline_platform.settings import Settings
 from pipeline_platform.warehouse import users
@@ -48,7 +49,11 @@ def change(visitor: Visitor, path: str, body: Any, **headers: str) -> requests.R
 
 
 READS = ("/v1/streams", "/v1/streams/telemetry", "/v1/assets", "/v1/alerts", "/v1/stats")
-OPERATES = (("/v1/streams/telemetry/resume", {}), ("/v1/dead-letters/replay", {"filter": {}, "confirm": False}))
+REPLAY = {"filter": {"states": ["open"]}}
+OPERATES: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("/v1/streams/telemetry/resume", {}),
+    ("/v1/dead-letters/replay", REPLAY),
+)
 ADMINS = ("/v1/dead-letters", "/v1/replays", "/v1/audit")
 
 
@@ -76,7 +81,7 @@ def test_without_a_login_it_is_as_it_was(visitor: Visitor) -> None:
 def test_another_site_changes_nothing(visitor: Visitor, engine: sa.Engine, origin: str | None) -> None:
     user(engine, visitor, "otto", "admin")
     headers = {} if origin is None else {"Origin": origin}
-    for path, body in (*OPERATES, ("/v1/dead-letters/discard", {"filter": {}})):
+    for path, body in (*OPERATES, ("/v1/dead-letters/discard", REPLAY)):
         answer = change(visitor, path, body, **headers)
         assert answer.status_code == 403, path
         assert "own pages" in answer.json()["detail"]
@@ -85,7 +90,7 @@ def test_another_site_changes_nothing(visitor: Visitor, engine: sa.Engine, origi
 
 def test_a_foreign_host_gets_nothing_with_a_login(visitor: Visitor, engine: sa.Engine) -> None:
     user(engine, visitor, "otto", "admin")
-    assert visitor.get("/v1/streams", Host="evil.test").status_code == 403
+    assert visitor.get("/v1/streams", Host="evil.test", Cookie=f"pp_session={visitor.cookie}").status_code == 403
     assert visitor.get("/login", Host="evil.test").status_code == 421
 
 
@@ -98,7 +103,7 @@ def test_who_asked_is_kept(
     for headers in ({"Origin": base}, by_key):
         requests.post(base + "/v1/streams/telemetry/events", json={"x": 1}, headers=by_key, timeout=20)
         pipeline.run("telemetry")
-        body = {"filter": {"stream": ["telemetry"]}, "confirm": True}
+        body = {"filter": {"states": ["open"]}, "dry_run": False}
         done = change(visitor, "/v1/dead-letters/discard", body, **headers)
         assert done.status_code == 200, done.text
         assert change(visitor, "/v1/streams/telemetry/resume", {}, **headers).status_code == 200
@@ -120,7 +125,7 @@ def test_logged_in_here_is_logged_in_there(
     visitor: Visitor, settings: Settings, redis_client: redis.Redis, base: str
 ) -> None:
     """The Dagster UI's server is another process with a doorkeeper of its own; the cookie is the same."""
-    config = access_config(settings, public_url=None, host="127.0.0.1", port=access_kit.free_port())
+    config = access_config(settings, public_url=None, host="127.0.0.1", port=free_port())
     other = build_doorkeeper(config, Journal().record)
     code = one_time_link(redis_client, base, key(redis_client, "admin")[1]).partition("#code=")[2]
     visitor.post("/login/code", {"code": code})
