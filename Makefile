@@ -1,8 +1,18 @@
 # Two commands do everything: `make up` and `make test`.
 
-PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3; do \
-	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
-	&& { echo $$p; break; }; done)
+# Root hands the services to the account `nobody`, so the first Python that it can run goes before the others: one under
+# /root, as pyenv's, it cannot enter.
+NAMES := python3.14 python3.13 python3.12 python3.11 python3
+RECENT := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell \
+	if [ "$$(id -u)" = 0 ] && command -v runuser >/dev/null 2>&1; then \
+		for p in $(NAMES); do for f in $$(command -v $$p 2>/dev/null) /usr/local/bin/$$p /usr/bin/$$p; do \
+			(cd / && runuser -u nobody -- $$f -c '$(RECENT)') >/dev/null 2>&1 && { echo $$f; exit; }; \
+		done; done; \
+	fi; \
+	for p in $(NAMES); do \
+		command -v $$p >/dev/null 2>&1 && $$p -c '$(RECENT)' 2>/dev/null && { echo $$p; exit; }; \
+	done)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed

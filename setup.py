@@ -13,6 +13,7 @@ setup(
     packages=find_packages(include=["pipeline_platform", "pipeline_platform.*"]),
     package_data={
         "pipeline_platform": ["prices.yaml", "streams/*.yaml"],
+        "pipeline_platform.local": ["rights.sql"],
         "pipeline_platform.warehouse.migrations": ["script.py.mako"],
     },
     data_files=[("share/pipeline_platform", ["dagster.yaml", "workspace.yaml"])],

@@ -35,7 +35,7 @@ class Settings(BaseSettings):
         description="The warehouse, as its owner. Unset: `up` starts an embedded PostgreSQL.",
     )
     loader_database_url: str | None = Field(None, description="The warehouse as the loader role. Default: the owner.")
-    readonly_database_url: str | None = Field(None, description="The warehouse as the read-only role.")
+    readonly_database_url: str | None = Field(None, description="The warehouse as the gateway's read-only login.")
     dagster_database_url: str | None = Field(
         None, description="Dagster's own database, on the same or another server. The gateway reads metrics from it."
     )
@@ -45,6 +45,9 @@ class Settings(BaseSettings):
         description="The queue's server (Redis protocol). Unset: `up` starts an embedded Valkey.",
     )
     broker_url: str | None = Field(None, description="Celery's broker. Default: database 1 of `redis_url`.")
+    analyst_database_url: str | None = Field(
+        None, description="The warehouse as people's read-only login. Default: the gateway's."
+    )
 
     api_key: str | None = Field(None, repr=False, description="The API key of commands that ask the gateway.")
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from xdist.scheduler import LoadFileScheduling
 
-SECURITY = {f"security/test_{name}.py" for name in ("no_secret_in_dagster",)}
-ACCEPTANCE = {f"acceptance/test_{name}.py" for name in ("every_event", "late_data", "readme", "up")}
+SECURITY = {
+    f"security/test_{name}.py" for name in ("no_secret_in_dagster", "dagster_doors", "dagster_roles", "dagster_bounds")
+}
+ACCEPTANCE = {f"acceptance/test_{name}.py" for name in ("every_event", "late_data", "readme", "services", "up")}
 
 
 def scope_of(nodeid: str) -> str:

@@ -33,7 +33,16 @@ class AuditLog:
             file.write(data)
 
     def _open(self) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # The folder may be an account's that we do not trust with more: no link is followed, no pipe waited for.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            descriptor = os.open(self._path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return os.open(self._path, flags)
+        if os.geteuid() == 0:  # as by the command line: the account's own processes have to go on with it
+            folder = self._path.parent.stat()
+            os.fchown(descriptor, folder.st_uid, folder.st_gid)
+        return descriptor
 
     def _is_current(self, descriptor: int) -> bool:
         try:

@@ -28,6 +28,7 @@ COMMANDS = {
     "keys": "keys",
     "login": "login",
     "users": "users",
+    "audit": "audit",
 }
 
 

@@ -45,6 +45,7 @@ from pipeline_platform.queue.receipt_secret import ReceiptSecret
 from pipeline_platform.queue.redis_streams import RedisStreams
 from pipeline_platform.queue.workers import WorkerBoard
 from pipeline_platform.settings import Settings, require
+from pipeline_platform.warehouse.engine import READING
 from pipeline_platform.warehouse.engine import connect as connect_warehouse
 
 USES_SECONDS = 10.0  # between two writings of when keys were used
@@ -145,7 +146,7 @@ def make_edge(settings: Settings, specs: Mapping[str, StreamSpec]) -> Edge:
     queue = RedisStreams(connect_queue(redis_url, connections=32), ttl=settings.idempotency_ttl)
     side = connect_queue(redis_url, timeout=_SIDE_TIMEOUT, connections=32)
     side_queue = RedisStreams(side)
-    engine = connect_warehouse(database_url, pool_size=8, application="pipeline-gateway")
+    engine = connect_warehouse(database_url, pool_size=8, application="pipeline-gateway", settings=READING)
     writer_url = settings.loader_database_url or settings.database_url or database_url
     writer = connect_warehouse(writer_url, pool_size=2, application="pipeline-gateway writer")
     logs = settings.state_dir / "logs"  # where `up` has one

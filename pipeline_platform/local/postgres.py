@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-import psycopg
+from psycopg import pq
 
 from pipeline_platform.errors import SettingError
 from pipeline_platform.local.accounts import Account, require_reachable
@@ -68,9 +68,8 @@ class PostgresServer:
         require_reachable(account, state_dir)
         binaries = postgres_binaries(state_dir, account)
         home = state_dir / "postgres"
-        if not home.exists():
-            home.mkdir()
-            home.chmod(0o755)
+        home.mkdir(exist_ok=True)
+        home.chmod(0o711 if account else 0o700)  # the account has to pass, and nobody to look around
         data = home / "data"
         if data.exists() and not (state_dir / "secrets" / "postgres").exists():
             raise SettingError(
@@ -112,14 +111,11 @@ class PostgresServer:
         return f"postgresql://{login}@{self.host}:{self.port}/{quote(database, safe='')}"
 
     def ready(self) -> bool:
-        """Whether it answers a query."""
+        """Whether it takes connections. Not whether it takes our password, which may be about to be set."""
         if not self._says_ready():  # asking a server that is still recovering would fill its log
             return False
-        try:
-            with psycopg.connect(self.url(), connect_timeout=2) as connection:
-                return connection.execute("SELECT 1").fetchone() == (1,)
-        except psycopg.Error:
-            return False
+        asked = f"host={self.host} port={self.port} dbname=postgres user={SUPERUSER} connect_timeout=2"
+        return pq.PGconn.ping(asked.encode()) == pq.Ping.OK
 
     def service(self, name: str = "postgres") -> Service:
         """The server as the supervisor runs it."""

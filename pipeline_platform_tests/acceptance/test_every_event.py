@@ -130,8 +130,7 @@ def test_the_metrics_tell_of_runs_and_their_stages(up: Up) -> None:
 
 
 def test_dagsters_history_is_vacuumed_early(up: Up) -> None:
-    dagster = up.status()["warehouse_url"].rpartition("/")[0] + "/dagster"
-    with psycopg.connect(dagster) as connection:
+    with psycopg.connect(up.dagster_database_url) as connection:
         row = connection.execute("select reloptions from pg_class where relname = 'event_logs'").fetchone()
     assert row is not None
     assert "autovacuum_vacuum_scale_factor=0.02" in row[0]

@@ -140,7 +140,7 @@ def test_workers_on_other_hosts_share_the_load_and_double_nothing(
         fleet.add("second")
         hosts = {up.pid("worker"), *fleet.pids}
         with Load(producer):
-            wait_for("each host has executed runs", lambda: hosts <= _executed(where), 60)
+            wait_for("each host has executed runs", lambda: hosts <= _executed(up), 60)
         settle(where, producer)
         assert fleet.forwarded >= 4  # each has its PostgreSQL and its Redis from here
     finally:
@@ -194,9 +194,9 @@ def _statuses(where: dict[str, Any], runs: list[str]) -> list[str]:
     return [ask(where, STATUS, id=run)["status"] for run in runs]
 
 
-def _executed(where: dict[str, Any]) -> set[int]:
+def _executed(up: Up) -> set[int]:
     """The processes that have executed runs and live, and all their ancestors: workers are among them."""
-    with psycopg.connect(str(where["warehouse_url"]).rpartition("/")[0] + "/dagster") as connection:
+    with psycopg.connect(up.dagster_database_url) as connection:
         rows = connection.execute(
             "select distinct substring(event from 'Started process for run .pid: ([0-9]+)')::int from event_logs "
             "where event like '%Started process for run%'"

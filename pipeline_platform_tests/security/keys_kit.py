@@ -14,7 +14,7 @@ import redis
 import sqlalchemy as sa
 from psycopg import sql
 
-from pipeline_platform.local.databases import ensure_login
+from pipeline_platform.local.logins import Login, settle_login
 from pipeline_platform.local.postgres import PostgresServer
 from pipeline_platform.queue.connection import connect as connect_queue
 from pipeline_platform.queue.keys import KeyStore
@@ -56,7 +56,7 @@ def login_url(database_url: str, postgres_server: PostgresServer) -> Iterator[Ca
 
     def make(role: str) -> str:
         names.append(f"test_{uuid.uuid4().hex}")
-        ensure_login(database_url, names[-1], "secret", member_of=role)
+        settle_login(database_url, Login(names[-1], member_of=role), "secret")
         url = sa.make_url(database_url).set(username=names[-1], password="secret")
         return url.render_as_string(hide_password=False)
 

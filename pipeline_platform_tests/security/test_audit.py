@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import stat
 import time
 from collections.abc import Callable
@@ -18,16 +20,27 @@ from pipeline_platform.access.audit import MOST_DETAIL, Auditor
 from pipeline_platform.access.audit_log import AuditLog
 from pipeline_platform.access.refusals import MOST_WINDOWS, Refusal, RefusalTally
 from pipeline_platform.errors import PermanentError
+from pipeline_platform.local.accounts import server_account
 from pipeline_platform.local.ports import free_port
+from pipeline_platform.local.postgres import PostgresServer
+from pipeline_platform.local.supervisor import Supervisor
 from pipeline_platform.warehouse.audit import AuditEntry, AuditFilter, insert, purge_audit, search
 from pipeline_platform.warehouse.engine import connect, warehouse_errors
-from pipeline_platform_tests.integration.test_gateway.kit import until
+from pipeline_platform.warehouse.migrate import migrate
+from pipeline_platform_tests.conftest import make_state_dir
+from pipeline_platform_tests.integration.test_gateway.kit import Client, Pipeline, until
 from pipeline_platform_tests.security import keys_kit
 
 template_database = keys_kit.template_database
 engine = keys_kit.engine
 login_url = keys_kit.login_url
 loader = keys_kit.loader
+redis_client = keys_kit.redis_client
+store = keys_kit.store
+settings = keys_kit.settings
+pipeline = keys_kit.pipeline
+base = keys_kit.base
+connected = keys_kit.connected
 
 ALL = AuditFilter()
 
@@ -158,6 +171,36 @@ def test_nothing_is_lost_while_postgresql_is_away(
         assert found.fetchone() == (2001, 2001, 2000)
 
 
+def test_nothing_is_lost_while_postgresql_itself_is_stopped_and_started(tmp_path: Path) -> None:
+    folder = make_state_dir()
+    server = PostgresServer.prepare(folder, server_account(), durable=False)
+
+    def started() -> Supervisor:
+        supervisor = Supervisor([server.service()], lambda name, line: None, folder)
+        supervisor.start()
+        return supervisor
+
+    supervisor = started()
+    engine = connect(server.url("postgres"))
+    auditor = Auditor(engine, retry=0.05)
+    try:
+        migrate(engine, [])
+        auditor.record("resume", actor="key 1", detail={"n": 0})
+        until(lambda: not auditor.waiting, 10)
+        supervisor.stop()
+        for number in range(1, 501):
+            auditor.record("resume", actor="key 1", detail={"n": number})
+        assert auditor.waiting == 500
+        supervisor = started()
+        until(lambda: not auditor.waiting, 30)
+        assert [row.detail["n"] for row in search(engine, ALL, limit=1000)] == list(range(500, -1, -1))
+    finally:
+        auditor.close()
+        engine.dispose()
+        supervisor.stop()
+        shutil.rmtree(folder.parent)
+
+
 def test_memory_is_bounded_while_postgresql_is_away_and_the_gap_is_told(loader: sa.Engine, tmp_path: Path) -> None:
     away = sa.create_engine(f"postgresql+psycopg://nobody:x@127.0.0.1:{free_port()}/none")
     auditor = Auditor(away, tmp_path / "audit.log", most_bytes=200_000, retry=0.05)
@@ -223,8 +266,120 @@ def test_the_log_is_moved_aside_at_its_limit_by_several_writers(tmp_path: Path) 
     assert path.stat().st_size <= 2000
 
 
+def test_the_log_belongs_to_whom_its_folder_belongs_and_is_no_way_elsewhere(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "logs", tmp_path / "elsewhere"
+    folder.mkdir()
+    if os.geteuid() == 0:
+        os.chown(folder, 65534, 65534)
+    AuditLog(folder / "audit.log").write([_entry("login")])
+    assert (folder / "audit.log").stat().st_uid == folder.stat().st_uid
+    assert stat.S_IMODE((folder / "audit.log").stat().st_mode) == 0o600
+    elsewhere.write_text("as it was")
+    (folder / "link.log").symlink_to(elsewhere)
+    os.mkfifo(folder / "pipe.log")
+    for name in ("link.log", "pipe.log"):
+        with pytest.raises(OSError, match=r"levels of symbolic links|No such device"):
+            AuditLog(folder / name).write([_entry("login")])
+    assert elsewhere.read_text() == "as it was"
+
+
 def test_a_log_that_cannot_be_written_keeps_no_row_from_the_table(loader: sa.Engine, tmp_path: Path) -> None:
     auditor = Auditor(loader, tmp_path / "none" / "audit.log")
     auditor.record("login", actor="user otto")
     assert auditor.close() == 0
     assert [row.event for row in search(loader, ALL, limit=10)] == ["login"]
+
+
+def _events(engine: sa.Engine, count: int) -> list[Any]:
+    until(lambda: len(search(engine, ALL, limit=100)) >= count, 10)
+    return search(engine, ALL, limit=100)[::-1]
+
+
+def test_who_reads_exports_replays_discards_and_resumes_is_in_the_audit(
+    connected: Callable[..., Client], pipeline: Pipeline, engine: sa.Engine
+) -> None:
+    admin, operator = connected("admin"), connected("operate")
+    admin.post([{"payload": "very-private"}] * 5)
+    pipeline.run()
+
+    def post(client: Client, path: str, **body: Any) -> None:
+        assert client.http.post(client.base + path, json=body, timeout=30).status_code in (200, 202)
+
+    assert len(admin.get("/v1/dead-letters?stream=telemetry&limit=3").json()["data"]) == 3
+    assert admin.get("/v1/dead-letters/1").status_code == 200
+    assert admin.get("/v1/dead-letters/export?state=open").text.count("\n") == 5
+    post(operator, "/v1/dead-letters/replay", ids=[1, 2], dry_run=True)  # shows no payload
+    post(admin, "/v1/dead-letters/replay", ids=[1, 2], dry_run=True)
+    post(operator, "/v1/dead-letters/replay", ids=[1, 2], dry_run=False)
+    post(admin, "/v1/dead-letters/discard", ids=[3], dry_run=False)
+    post(operator, "/v1/streams/telemetry/resume")
+    found = [(row.event, row.actor.split()[1], row.detail) for row in _events(engine, 7)]
+    boss, hand = admin.token.split("_")[1], operator.token.split("_")[1]
+    assert found == [
+        ("dead-letters-read", boss, {"filter": {"streams": ["telemetry"]}, "count": 3}),
+        ("dead-letters-read", boss, {"filter": {"ids": [1]}, "count": 1}),
+        ("dead-letters-exported", boss, {"filter": {"states": ["open"]}, "count": 5}),
+        ("dead-letters-read", boss, {"filter": {"ids": [1, 2]}, "count": 2, "dry_run": True}),
+        ("replay", hand, {"replay": 1, "filter": {"ids": [1, 2]}, "matched": 2, "edited": False}),
+        ("discard", boss, {"replay": 2, "filter": {"ids": [3]}, "matched": 1}),
+        ("resume", hand, {"stream": "telemetry", "resumed": False}),
+    ]
+    rows = search(engine, ALL, limit=100)
+    assert {row.address for row in rows} == {"127.0.0.1"}
+    assert {row.outcome for row in rows} == {"ok"}
+    assert {row.actor_role for row in rows} == {"admin", "operate"}
+    assert "very-private" not in str(rows)
+
+
+def test_an_export_that_breaks_off_is_in_the_audit_too(
+    connected: Callable[..., Client], pipeline: Pipeline, engine: sa.Engine
+) -> None:
+    admin = connected("admin")
+    for _ in range(20):
+        admin.post([{"payload": "x" * 60_000}] * 100)
+    pipeline.run()
+    with admin.get("/v1/dead-letters/export", stream=True) as answer:
+        next(answer.iter_content(1024))
+    [row] = _events(engine, 1)
+    assert (row.event, row.outcome) == ("dead-letters-exported", "failed")
+    assert 0 < row.detail["count"] < 2000
+
+
+def test_the_audit_is_read_over_http_in_pages_by_admins(connected: Callable[..., Client], loader: sa.Engine) -> None:
+    admin = connected("admin")
+    insert(loader, [_entry("login", timedelta(days=2), actor="user otto")])
+    insert(loader, [_entry("login-refused", actor="user otto", outcome="refused") for _ in range(5)])
+    rows: list[dict[str, Any]] = []
+    cursor = ""
+    while len(rows) < 100:
+        page = admin.get(f"/v1/audit?limit=4{cursor}").json()
+        rows += page["data"]
+        if page["next_cursor"] is None:
+            break
+        cursor = f"&cursor={page['next_cursor']}"
+    assert [row["event"] for row in rows] == ["login-refused"] * 5 + ["login"]
+    assert set(rows[0]) == {"id", "at", "event", "actor", "actor_role", "address", "outcome", "detail"}
+    for query, count in (
+        ("event=login", 1),
+        ("event=login&event=login-refused", 6),
+        ("actor=user%20otto&outcome=refused", 5),
+        (f"until={int((datetime.now(UTC) - timedelta(days=1)).timestamp() * 1000)}", 1),
+        ("actor=user%20vera", 0),
+    ):
+        assert len(admin.get(f"/v1/audit?{query}").json()["data"]) == count, query
+    for query, status in (("evnet=login", 422), ("limit=0", 422), ("cursor=x", 400), ("since=yesterday", 422)):
+        assert admin.get(f"/v1/audit?{query}").status_code == status, query
+
+
+def test_the_gateway_goes_on_and_loses_nothing_while_it_cannot_write_the_audit(
+    connected: Callable[..., Client], engine: sa.Engine
+) -> None:
+    nobody = connected()
+    with engine.begin() as connection:
+        connection.execute(sa.text("revoke insert on audit from pipeline_loader"))
+    assert nobody.get("/v1/stats").status_code == 401
+    assert connected("ingest").post().status_code == 202
+    with engine.begin() as connection:
+        assert connection.scalar(sa.text("select count(*) from audit")) == 0
+        connection.execute(sa.text("grant insert on audit to pipeline_loader"))
+    assert [row.event for row in _events(engine, 1)] == ["unauthorized"]

@@ -25,6 +25,7 @@ from pipeline_platform.queue.keys import IMPLIED, KEYS, SCOPES, Key, KeyStore
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.integration.batches import rows
 from pipeline_platform_tests.integration.letters import refuse
+from pipeline_platform_tests.integration.test_cli.kit import run
 from pipeline_platform_tests.integration.test_gateway.kit import GOOD, Client, Pipeline, until
 from pipeline_platform_tests.security import keys_kit
 
@@ -259,3 +260,16 @@ def test_refusals_are_in_the_audit_once_with_the_key_if_it_was_one(
     assert (row["actor"], row["actor_role"]) == (f"key {weak.token.split('_')[1]}", "ingest")
     assert (row["address"], row["outcome"], row["detail"]["count"]) == ("127.0.0.1", "refused", 1)
     assert row["detail"]["path"] == "/v1/dead-letters"
+
+
+def test_an_operator_who_waits_for_a_replay_hears_where_to_look(
+    base: str, connected: Connected, pipeline: Pipeline
+) -> None:
+    connected("admin").post([{"x": 1}])
+    pipeline.run()
+    operator = connected("operate")
+    replay = ("dlq", "replay", 1, "--yes", "--wait", 5, "--url", base, "--key", operator.token)
+    error = run(*replay).error
+    assert "Replay 1 has begun." in error
+    assert "assets list --replay 1" in error
+    assert len(operator.get("/v1/assets?replay=1").json()["data"]) <= 1

@@ -103,7 +103,7 @@ def test_a_run_cannot_replace_a_resource(up: Up) -> None:
 
 def test_no_service_listens_on_tcp_for_code(up: Up) -> None:
     """The code server has its socket, in a folder that is its owner's alone."""
-    folder = up.state_dir / "run" / "code"
+    folder = up.state_dir / "run" / "services" / "code"
     assert folder.stat().st_mode & 0o777 == 0o700
     assert (folder / "code.sock").is_socket()
     client = DagsterGrpcClient(socket=str(folder / "code.sock"))
@@ -112,7 +112,7 @@ def test_no_service_listens_on_tcp_for_code(up: Up) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_another_user_of_the_machine_does_not_reach_the_code_server(up: Up) -> None:
-    path = up.state_dir / "run" / "code" / "code.sock"
+    path = up.state_dir / "run" / "services" / "code" / "code.sock"
     script = (
         "import os, socket, sys; s = socket.socket(socket.AF_UNIX); os.setgroups([]); os.setgid(65533); "
         "os.setuid(65533); s.connect(sys.argv[1])"

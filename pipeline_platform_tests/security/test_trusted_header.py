@@ -1,4 +1,4 @@
-"""A proxy that vouches for people: believed as a trusted peer with the secret; else its headers are nothing."""
+"""A proxy that vouches for people: believed only as a trusted peer with the secret, otherwise its headers are gone."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from pipeline_platform.access.password_rules import check_password
 from pipeline_platform.access.roles import Role
 from pipeline_platform.access.user_book import UserBook
 from pipeline_platform.errors import WarehouseUnavailableError
-from pipeline_platform.local.databases import ensure_login
+from pipeline_platform.local.logins import Login, settle_login
 from pipeline_platform.local.ports import free_port
 from pipeline_platform_tests.integration.test_cli import conftest as cli
 from pipeline_platform_tests.integration.test_cli.kit import Done, run
@@ -47,7 +47,7 @@ def users(servers: cli.Stack) -> Callable[..., Done]:
 def doorkeeper(servers: cli.Stack) -> Iterator[Doorkeeper]:
     """What a server of that stack has, by the loader's login."""
     owner = servers.where.warehouse_url
-    ensure_login(owner, "loader_of_users", "secret", "pipeline_loader")
+    settle_login(owner, Login("loader_of_users", member_of="pipeline_loader"), "secret")
     loader = sa.make_url(owner).set(username="loader_of_users", password="secret")
     config = AccessConfig(
         servers.where.redis_url, 3000, users_url=loader.render_as_string(hide_password=False), idle_seconds=60
@@ -165,7 +165,7 @@ def test_without_a_terminal_the_option_is_named(users: Callable[..., Done]) -> N
 def test_the_reader_may_not_see_users_and_the_loader_may_only_look(servers: cli.Stack) -> None:
     owner = servers.where.warehouse_url
     for group in ("reader", "loader"):
-        ensure_login(owner, f"{group}_of_users", "secret", f"pipeline_{group}")
+        settle_login(owner, Login(f"{group}_of_users", member_of=f"pipeline_{group}"), "secret")
     for group, statement, may in (
         ("reader", "select name from users", False),
         ("loader", "select name from users", True),

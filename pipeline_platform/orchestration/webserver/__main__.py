@@ -5,37 +5,55 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import uvicorn
 from dagster import DagsterInstance
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster_webserver.version import __version__
 
+from pipeline_platform.access.audit import Audit, Auditor
+from pipeline_platform.access.bounded_http import BoundedHttp
 from pipeline_platform.access.building import build_doorkeeper
-from pipeline_platform.access.doorkeeper import Doorkeeper
+from pipeline_platform.access.doorkeeper import Doorkeeper, Refused
+from pipeline_platform.access.open_files import raise_open_files
+from pipeline_platform.access.refusals import Refusal
 from pipeline_platform.doors import access_config
 from pipeline_platform.errors import SettingError
 from pipeline_platform.orchestration.runtime.code_token import present_token
 from pipeline_platform.orchestration.webserver.open_door import OpenDoor
 from pipeline_platform.orchestration.webserver.permissions import RoleProcess
 from pipeline_platform.orchestration.webserver.server import SecuredWebserver
-from pipeline_platform.settings import LOOPBACK, Settings
+from pipeline_platform.settings import LOOPBACK, Settings, require
+from pipeline_platform.warehouse.engine import connect as connect_warehouse
 
 STATEMENT_TIMEOUT_MS, POOL_RECYCLE_SECONDS, POOL_OVERFLOW = 15_000, 3_600, 20  # Dagster's own defaults
-LIMIT_CONCURRENCY = 1_000
 WEBSOCKET_BYTES = 2**20
-_log = logging.getLogger("pipeline_platform.webserver")
 
 
-def build_door(settings: Settings, host: str, port: int) -> Doorkeeper:
+def build_audit(settings: Settings) -> Auditor:
+    """Where logins and mutations are told: the warehouse, and a file where `up` keeps logs."""
+    url = require(settings.loader_database_url or settings.database_url, "PIPELINE_LOADER_DATABASE_URL")
+    logs = settings.state_dir / "logs"
+    engine = connect_warehouse(url, pool_size=1, application="pipeline-webserver audit")
+    return Auditor(engine, logs / "audit.log" if logs.is_dir() else None)
+
+
+def build_door(settings: Settings, audit: Audit, host: str, port: int) -> Doorkeeper:
     """Who says who somebody is: by login, or, where it is switched off, that everybody is an admin."""
     config = access_config(settings, public_url=settings.dagster_url, host=host, port=port)
     if settings.dagster_login == "on":
-        return build_doorkeeper(config, _record)
+        return build_doorkeeper(config, audit.record, _refused_by(audit))
     if host not in LOOPBACK:
         raise SettingError(f"PIPELINE_DAGSTER_LOGIN=off is for loopback; {host} is open to others. Leave the login on.")
-    return build_doorkeeper(config, _record, kind=OpenDoor)
+    return build_doorkeeper(config, audit.record, _refused_by(audit), kind=OpenDoor)
+
+
+def _refused_by(audit: Audit) -> Refused:
+    def refused(event: str, *, address: str, reason: str, actor: str = "", path: str = "") -> None:
+        audit.refused(Refusal(event, address, reason, actor=actor, path=path))
+
+    return refused
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,9 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=3000)
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    _log.setLevel(logging.INFO)
     settings = Settings.load()
-    door = build_door(settings, given.host, given.port)
+    raise_open_files()
+    audit = build_audit(settings)
+    door = build_door(settings, audit, given.host, given.port)
     if settings.code_token:
         present_token(settings.code_token)
     with DagsterInstance.get() as instance:
@@ -59,26 +78,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 app,
                 host=given.host,
                 port=given.port,
-                log_level="warning",
+                loop="uvloop",
+                http=BoundedHttp.bounded(
+                    connections=settings.connections_per_address, unbounded=settings.trusted_proxies
+                ),
+                log_level="error",  # a warning is a line for a request that somebody else wrote
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                limit_concurrency=LIMIT_CONCURRENCY,
+                limit_concurrency=settings.connections_max,
                 ws_max_size=WEBSOCKET_BYTES,
                 timeout_graceful_shutdown=5,
             )
+    audit.close()
     os._exit(0)  # a plain end would wait for threads that wait for the code server
-
-
-def _record(
-    event: str,
-    *,
-    actor: str,
-    outcome: str = "ok",
-    address: str = "",
-    detail: Mapping[str, object] | None = None,
-) -> None:
-    _log.info("audit %s %s by %s from %s %s", event, outcome, actor, address, dict(detail or {}))
 
 
 if __name__ == "__main__":

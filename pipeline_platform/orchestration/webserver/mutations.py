@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _SKIPPED = frozenset({"runConfigData", "runConfigYaml", "runConfig", "body", "metadata"})  # long, and perhaps a secret
+_REFUSED = (b"GrapheneUnauthorizedError", b"You do not have permission")  # where the answer has no type for it
 _MOST_TEXT = 1_000
 _MOST_ANSWER = 256 * 2**10
 
@@ -22,7 +23,7 @@ def outcome_of(answer: bytes) -> str:
         return "ok"
     document = json.loads(answer)
     kinds = [str(kind) for kind in _typenames(document.get("data"))]
-    if any(kind == "UnauthorizedError" for kind in kinds):
+    if "UnauthorizedError" in kinds or any(words in answer for words in _REFUSED):
         return "refused"
     bad = document.get("errors") or any(kind.endswith(("Error", "Invalid", "NotFound", "Failure")) for kind in kinds)
     return "failed" if bad else "ok"
