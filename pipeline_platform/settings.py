@@ -175,6 +175,7 @@ class Settings(BaseSettings):
     oidc_issuer: str | None = Field(None, description="The identity provider's issuer; switches on single sign-on.")
     oidc_client_id: str | None = Field(None, description="Our name at the identity provider.")
     oidc_client_secret: str | None = Field(None, repr=False, description="Our secret at the identity provider.")
+    oidc_scopes: str = Field("openid profile email", description="What we ask the identity provider for.")
     oidc_groups_claim: str = Field("groups", description="The claim of the ID token that names somebody's groups.")
 
     embedded: bool = Field(False, description="Set by `up` for its processes when both servers are embedded.")

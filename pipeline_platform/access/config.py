@@ -10,6 +10,17 @@ from pipeline_platform.access.roles import Role
 
 
 @dataclass(frozen=True)
+class OidcConfig:
+    """An identity provider, and what we are to it."""
+
+    issuer: str
+    client_id: str
+    client_secret: str = field(default="", repr=False)
+    groups_claim: str = "groups"
+    scopes: str = "openid profile email"
+
+
+@dataclass(frozen=True)
 class AccessConfig:
     """Logins of one server. `public_urls` are where people reach it, `port` where it listens on loopback.
 
@@ -23,6 +34,7 @@ class AccessConfig:
     trusted_proxies: tuple[str, ...] = ()
     proxy_secret: str = field(default="", repr=False)
     group_roles: Mapping[str, Role] = field(default_factory=dict)
+    oidc: OidcConfig | None = None
     session_seconds: float = 8 * 3600
     idle_seconds: float = 3600
 

@@ -23,7 +23,7 @@ def presented_token(conn: HTTPConnection) -> str:
     return token if token and len(token) <= _MAX_TOKEN and token.isascii() else UNUSABLE
 
 
-def presented_cookie(conn: HTTPConnection, name: str) -> str:
+def one_cookie(conn: HTTPConnection, name: str) -> str:
     """The value of the cookie `name`; empty: there is none, or there are two that differ, and one was planted."""
     found = set()
     for line in conn.headers.getlist("cookie"):

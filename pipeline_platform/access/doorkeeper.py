@@ -14,12 +14,13 @@ from starlette.requests import HTTPConnection
 
 from pipeline_platform.access.addresses import ClientAddresses
 from pipeline_platform.access.answers import AnswerCache
-from pipeline_platform.access.credentials import presented_cookie, presented_token
+from pipeline_platform.access.credentials import one_cookie, presented_token
 from pipeline_platform.access.errors import TooManyTriesError
 from pipeline_platform.access.identity import Identity, Via
 from pipeline_platform.access.names import OurNames
 from pipeline_platform.access.passwords import PasswordChecks
 from pipeline_platform.access.roles import Role, role_of
+from pipeline_platform.access.single_sign_on import SingleSignOn
 from pipeline_platform.errors import QueueRefusedError, QueueUnavailableError, TransientError
 from pipeline_platform.queue.keys import Key, KeyStore, token_id
 from pipeline_platform.queue.sessions import Session, SessionStore
@@ -90,11 +91,13 @@ class Doorkeeper:
         users: Users | None = None,
         addresses: ClientAddresses | None = None,
         headers: HeaderIdentities | None = None,
+        sign_on: SingleSignOn | None = None,
         idle: float = 3600.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.names = names
         self.record = record
+        self.sign_on = sign_on
         self.refused = refused or self._record_refused
         self._sessions = sessions
         self._keys = keys
@@ -176,12 +179,16 @@ class Doorkeeper:
         session = await self._ask(lambda: self._of_code(key_id)) if key_id else None
         return await self._begin(session, address, f"key {key_id}" if key_id else "link", "link")
 
-    async def admit(self, identity: Identity, address: str) -> str:
-        """A new session's cookie for somebody whom an identity provider has vouched for."""
+    async def admit(self, identity: Identity, address: str, *, subject: str) -> str:
+        """A new session's cookie for somebody whom an identity provider has vouched for, as its `subject`."""
         session = Session("oidc", name=identity.name, role=identity.role)
-        cookie = await self._begin(session, address, identity.actor, "oidc")
+        cookie = await self._begin(session, address, identity.actor, "oidc", subject)
         assert cookie is not None
         return cookie
+
+    async def count_visit(self, address: str) -> None:
+        """Counts a step of single sign-on; TooManyTriesError beyond an address's limit."""
+        await self._count({f"codes:{address}": CODES_OF_ADDRESS}, address, "oidc")
 
     async def logout(self, cookie: str, *, who: Identity | None = None, address: str = "") -> None:
         """Ends the session, here at once and elsewhere within two seconds."""
@@ -197,7 +204,7 @@ class Doorkeeper:
 
     def cookie_of(self, conn: HTTPConnection) -> str:
         """The session's cookie that the request brings; empty without one."""
-        return presented_cookie(conn, self.cookie_name(conn))
+        return one_cookie(conn, self.cookie_name(conn))
 
     def address_of(self, conn: HTTPConnection) -> str:
         """The client's address, as the trusted proxies tell it."""
@@ -208,6 +215,8 @@ class Doorkeeper:
         """Ends the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._passwords.close()
+        if self.sign_on:
+            self.sign_on.close()
 
     async def _of_password(self, name: str, secret: str) -> Session | None:
         find = self._users.find if self._users else lambda _: None
@@ -233,12 +242,13 @@ class Doorkeeper:
         detail = {"reason": reason, "path": path}
         self.record(event, actor=actor, outcome="refused", address=address, detail=detail)
 
-    async def _begin(self, session: Session | None, address: str, who: str, how: str) -> str | None:
+    async def _begin(self, session: Session | None, address: str, who: str, how: str, subject: str = "") -> str | None:
         if session is None:
             self.record("login-refused", actor=who, outcome="refused", address=address, detail={"how": how})
             return None
         cookie = await self._ask(lambda: self._sessions.begin(session))
-        self.record("login", actor=who, address=address, detail={"how": how})
+        detail = {"how": how} | ({"subject": subject} if subject else {})
+        self.record("login", actor=who, address=address, detail=detail)
         return cookie
 
     async def _ask(self, work: Callable[[], T]) -> T:

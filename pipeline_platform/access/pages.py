@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 from urllib.parse import parse_qsl
 
@@ -15,14 +16,18 @@ from pipeline_platform.access.doorkeeper import Doorkeeper
 from pipeline_platform.access.errors import BusyError, TooManyTriesError
 from pipeline_platform.access.identity import Identity
 from pipeline_platform.access.login_page import POLICY, known_page, login_page
+from pipeline_platform.access.sign_on_pages import BACK, BEGIN, NO_ROLE, REFUSED, begin, finish, forget
+from pipeline_platform.access.single_sign_on import SignOnError
 from pipeline_platform.errors import QueueRefusedError, TransientError
 
-OPEN_PATHS = frozenset({"/login", "/login/code", "/logout"})
+OPEN_PATHS = frozenset({"/login", "/login/code", "/logout", BEGIN, BACK})
 MAX_BODY = 4096
 BODY_SECONDS = 10.0
 FORM = "application/x-www-form-urlencoded"
 _SAME_SITE = re.compile(r"/(?![/\\])[!-\[\]-~]*\Z")  # a path of ours: no //host, no backslash, no control characters
 _MAX_NEXT = 2000
+
+_log = logging.getLogger(__name__)
 
 WRONG = "That did not match. Check the user and the password or key."
 USED = "This link was used already, or is too old. Run `pipeline-platform login` for a new one."
@@ -40,9 +45,8 @@ class BadFormError(Exception):
 class LoginPages:
     """The endpoints; `routes` goes in front of the app's own, behind a Gate that lets OPEN_PATHS through."""
 
-    def __init__(self, doorkeeper: Doorkeeper, *, oidc: bool = False) -> None:
+    def __init__(self, doorkeeper: Doorkeeper) -> None:
         self._doorkeeper = doorkeeper
-        self._oidc = oidc
 
     @property
     def routes(self) -> list[Route]:
@@ -51,6 +55,8 @@ class LoginPages:
             Route("/login", self.show, methods=["GET"]),
             Route("/login", self.log_in, methods=["POST"]),
             Route("/login/code", self.log_in_with_code, methods=["POST"]),
+            Route(BEGIN, self.sign_on, methods=["GET"]),
+            Route(BACK, self.signed_on, methods=["GET"]),
             Route("/logout", self.log_out, methods=["POST"]),
             Route("/whoami", self.who_am_i, methods=["GET"]),
         ]
@@ -69,6 +75,30 @@ class LoginPages:
     async def log_in_with_code(self, request: Request) -> Response:
         """A one-time code, from the fragment of a link."""
         return await self._attempt(request, with_code=True)
+
+    async def sign_on(self, request: Request) -> Response:
+        """Sends the browser to the identity provider."""
+        following = same_site(request.query_params.get("next", ""))
+        if (sign_on := self._doorkeeper.sign_on) is None:
+            return self._form("Single sign-on is not set up here.", status=404, following=following)
+        try:
+            return await begin(self._doorkeeper, sign_on, request, following)
+        except (TransientError, QueueRefusedError) as error:
+            return self._not_now(error, following=following)
+
+    async def signed_on(self, request: Request) -> Response:
+        """Takes the browser back from the identity provider."""
+        if (sign_on := self._doorkeeper.sign_on) is None:
+            return self._form("Single sign-on is not set up here.", status=404)
+        try:
+            cookie, following = await finish(self._doorkeeper, sign_on, request)
+        except SignOnError as error:
+            refused = self._form(NO_ROLE if error.no_role else REFUSED, status=403 if error.no_role else 401)
+            return forget(self._doorkeeper, request, refused)
+        except (TransientError, QueueRefusedError) as error:
+            return self._not_now(error)
+        await self._end_old(request)
+        return forget(self._doorkeeper, request, self.entered(request, cookie, following))
 
     async def log_out(self, request: Request) -> Response:
         """Ends the session; there need not be one."""
@@ -100,19 +130,25 @@ class LoginPages:
                 cookie = await door.login(address, name, form.get("secret", "").strip())
         except BadFormError as error:
             return self._form(str(error), status=error.status)
-        except TooManyTriesError as error:
-            wait = {"Retry-After": str(int(error.seconds) + 1)}
-            return self._form(str(error), status=429, name=name, following=following, headers=wait)
-        except BusyError as error:
-            return self._form(str(error), status=503, name=name, following=following, headers={"Retry-After": "2"})
-        except (TransientError, QueueRefusedError):
-            return self._form(AWAY, status=503, name=name, following=following, headers={"Retry-After": "2"})
+        except (TransientError, QueueRefusedError) as error:
+            return self._not_now(error, name=name, following=following)
         if cookie is None:
             return self._form(USED if with_code else WRONG, status=401, name=name, following=following)
-        if old := door.cookie_of(request):
-            with contextlib.suppress(TransientError, QueueRefusedError):  # then it ends by itself
-                await door.logout(old)
+        await self._end_old(request)
         return self.entered(request, cookie, following)
+
+    async def _end_old(self, request: Request) -> None:
+        if old := self._doorkeeper.cookie_of(request):
+            with contextlib.suppress(TransientError, QueueRefusedError):  # then it ends by itself
+                await self._doorkeeper.logout(old)
+
+    def _not_now(self, error: Exception, *, name: str = "", following: str = "/") -> Response:
+        if isinstance(error, TooManyTriesError):
+            wait = {"Retry-After": str(int(error.seconds) + 1)}
+            return self._form(str(error), status=429, name=name, following=following, headers=wait)
+        _log.warning("a login could not be looked at: %s", error)
+        said = str(error) if isinstance(error, BusyError) else AWAY
+        return self._form(said, status=503, name=name, following=following, headers={"Retry-After": "2"})
 
     def entered(self, request: Request, cookie: str, following: str) -> Response:
         """The answer to a login that succeeded."""
@@ -134,7 +170,8 @@ class LoginPages:
         following: str = "/",
         headers: dict[str, str] | None = None,
     ) -> Response:
-        page = login_page(said=said, bad=status != 200, name=name, following=following or "/", oidc=self._oidc)
+        sign_on = self._doorkeeper.sign_on is not None
+        page = login_page(said=said, bad=status != 200, name=name, following=following or "/", oidc=sign_on)
         return _html(page, status, headers)
 
 

@@ -56,6 +56,7 @@ class Admission:
                 stream=request.path_params.get("stream"),
                 anyhow=self.narrow,
                 path=request.url.path,
+                session=request,
             )
         key, allowance = done[asked]
         response.headers.update(rate_headers(allowance))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from starlette.requests import HTTPConnection
+
 from pipeline_platform.access.refusals import Refusal
 from pipeline_platform.gateway.credentials import (
     AccessProblemError,
@@ -13,6 +15,7 @@ from pipeline_platform.gateway.credentials import (
     unknown_key,
 )
 from pipeline_platform.gateway.edge import Edge
+from pipeline_platform.gateway.logins import by_session, session_caller
 from pipeline_platform.gateway.problems import ProblemError, seconds, shown
 from pipeline_platform.gateway.rates import Allowance
 from pipeline_platform.queue.keys import Key
@@ -29,8 +32,11 @@ async def admit(
     stream: str | None = None,
     anyhow: bool = False,
     path: str = "",
+    session: HTTPConnection | None = None,
 ) -> tuple[Key, Allowance]:
     """The key behind a request and what it may still send; a 401, 403, 429 or 503 problem otherwise.
+
+    `session` is the request where it may come with a login instead of a key.
 
     The address comes first, so that guessing keys is limited too. A key for named streams has to be good for
     `stream`; None is what tells of all streams, which such a key may not, unless the caller sees to that (`anyhow`).
@@ -40,17 +46,22 @@ async def admit(
     if not allowance.allowed:
         raise _too_many("client address", allowance)
     try:
-        token = presented_token(headers.get(b"authorization", b""), headers.get(b"x-api-key", b""))
-        key = edge.keys.known(token) or await edge.keys.find(token)
-        if key is None:
-            raise unknown_key(edge.keys.former(token))
+        if session is not None and by_session(headers):
+            key: Key | None = await session_caller(edge.door, session)
+        else:
+            token = presented_token(headers.get(b"authorization", b""), headers.get(b"x-api-key", b""))
+            key = edge.keys.known(token) or await edge.keys.find(token)
+            if key is None:
+                raise unknown_key(edge.keys.former(token))
+        assert key is not None
         require_scope(key, scopes)
         if not anyhow:
             require_stream(key, stream)
     except AccessProblemError as problem:
         tell_refusal(edge, problem, address, path)
         raise
-    edge.key_uses.note(key.id)
+    if key.sha256:  # a session is no use of a key
+        edge.key_uses.note(key.id)
     allowance = edge.limit_key.take_now(key.id) or await edge.limit_key.take(key.id)
     if not allowance.allowed:
         raise _too_many("API key", allowance)
@@ -58,8 +69,8 @@ async def admit(
 
 
 def actor_of(key: Key) -> str:
-    """Who it was, for the audit."""
-    return f"key {key.id}"
+    """Who it was, for the audit and for what is kept with a change: `key 1a2b3c4d`, `user otto`."""
+    return key.id if " " in key.id else f"key {key.id}"
 
 
 def role_of(key: Key) -> str:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Body, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline_platform.gateway.access import EdgeOf, Note, scoped
+from pipeline_platform.gateway.admission import actor_of
 from pipeline_platform.gateway.asset_documents import AssetDocument, AssetList, Kind, document, summary
 from pipeline_platform.gateway.bodies import SmallBodies
 from pipeline_platform.gateway.moments import Moment
@@ -123,7 +124,7 @@ def replay_asset(
         raise unknown_row("row of assets", id)
     with refused_as("nothing-to-replay"):
         done = retry_asset(
-            edge.writer, id, requested_by=key.id, streams=edge.specs.keys(), note=asked.note if asked else None
+            edge.writer, id, requested_by=actor_of(key), streams=edge.specs.keys(), note=asked.note if asked else None
         )
     note("replay", key, asset=id, replay=done.replay.id, matched=done.replay.matched)
     return AssetReplayDocument(asset_id=id, message=done.message, replay=replay_document(done.replay))

@@ -14,7 +14,10 @@ import sqlalchemy as sa
 
 from pipeline_platform.access.addresses import ClientAddresses
 from pipeline_platform.access.audit import Audit, Auditor
+from pipeline_platform.access.building import build_doorkeeper, refused_by
+from pipeline_platform.access.doorkeeper import Doorkeeper
 from pipeline_platform.core.streams import StreamSpec
+from pipeline_platform.doors import access_config
 from pipeline_platform.errors import PlatformError
 from pipeline_platform.gateway.credentials import REFRESH_SECONDS as KEYS_SECONDS
 from pipeline_platform.gateway.credentials import KeyCache
@@ -71,6 +74,7 @@ class Edge:
     keys: KeyCache
     key_uses: KeyUses
     audit: Audit
+    door: Doorkeeper
     addresses: ClientAddresses
     limit_ip: RateLimiter
     limit_key: RateLimiter
@@ -114,6 +118,7 @@ class Edge:
             for pool in (self.threads, self.parsers):
                 pool.shutdown(wait=True, cancel_futures=True)
             self.gauges.close()
+            self.door.close()
             self.engine.dispose()
             self.writer.dispose()
 
@@ -147,6 +152,7 @@ def make_edge(settings: Settings, specs: Mapping[str, StreamSpec]) -> Edge:
     writer_url = settings.loader_database_url or settings.database_url or database_url
     writer = connect_warehouse(writer_url, pool_size=2, application="pipeline-gateway writer")
     logs = settings.state_dir / "logs"  # where `up` has one
+    audit = Auditor(writer, logs / "audit.log" if logs.is_dir() else None)
     threads = ThreadPoolExecutor(8, "side")
     metrics = Metrics()
     sources: list[Gauges] = [LedgerGauges(engine, metrics, specs), WorkerGauges(WorkerBoard(side), metrics)]
@@ -174,7 +180,12 @@ def make_edge(settings: Settings, specs: Mapping[str, StreamSpec]) -> Edge:
         flusher=Flusher(queue, observe=metrics.appended),
         keys=KeyCache(KeyStore(side), threads),
         key_uses=KeyUses(side),
-        audit=Auditor(writer, logs / "audit.log" if logs.is_dir() else None),
+        audit=audit,
+        door=build_doorkeeper(
+            access_config(settings, public_url=settings.gateway_url, host=settings.host, port=settings.port),
+            audit.record,
+            refused_by(audit),
+        ),
         addresses=ClientAddresses(settings.trusted_proxies),
         limit_ip=RateLimiter("ip", buckets, Limit.of(settings.rate_limit_ip, settings.rate_limit_burst), threads),
         limit_key=RateLimiter("key", buckets, Limit.of(settings.rate_limit_key, settings.rate_limit_burst), threads),

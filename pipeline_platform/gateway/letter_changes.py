@@ -12,6 +12,7 @@ from pipeline_platform.core.edits import Edit
 from pipeline_platform.core.rejections import Reason
 from pipeline_platform.errors import PermanentError
 from pipeline_platform.gateway.access import EdgeOf, Note, scoped
+from pipeline_platform.gateway.admission import actor_of
 from pipeline_platform.gateway.bodies import SmallBodies
 from pipeline_platform.gateway.credentials import AccessProblemError
 from pipeline_platform.gateway.dead_letters import LetterState
@@ -167,7 +168,7 @@ def replay_letters(
             examples = len(found.examples[:_EXAMPLES])
             note("dead-letters-read", key, filter=which.document(), count=examples, dry_run=True)
         return _would(found, payloads=payloads)
-    done = begin(edge.writer, which, edit, requested_by=key.id, streams=edge.specs.keys(), note=asked.note)
+    done = begin(edge.writer, which, edit, requested_by=actor_of(key), streams=edge.specs.keys(), note=asked.note)
     note("replay", key, replay=done.id, filter=which.document(), matched=done.matched, edited=edit is not None)
     if done.state == "running":
         response.status_code = 202
@@ -185,7 +186,7 @@ def discard_letters(
         matched = count(edge.engine, replace(which, states=("open",)))
         message = f"{matched} open dead letters would be discarded. Nothing was changed: this was a dry run."
         return ChangeDocument(dry_run=True, matched=matched, message=message, preview=None, replay=None)
-    done = discard(edge.writer, which, requested_by=key.id, note=asked.note)
+    done = discard(edge.writer, which, requested_by=actor_of(key), note=asked.note)
     note("discard", key, replay=done.id, filter=which.document(), matched=done.matched)
     return _did(done, f"{done.matched} dead letters are discarded, by request {done.id}.")
 

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Path
 from pydantic import BaseModel, Field
 
 from pipeline_platform.gateway.access import EdgeOf, Note, scoped
+from pipeline_platform.gateway.admission import actor_of
 from pipeline_platform.gateway.edge import Edge
 from pipeline_platform.gateway.openapi import PROBLEMS
 from pipeline_platform.gateway.receipts import ReceiptDocument, parse_receipt, unknown_receipt
@@ -150,7 +151,7 @@ def resume_stream(
 ) -> ResumeDocument:
     """Goes on with planning whatever was rejected; harmless where the breaker is closed."""
     edge.spec(stream)
-    resumed = Breakers(edge.writer).resume(stream, f"key {key.id}", datetime.now(UTC))
+    resumed = Breakers(edge.writer).resume(stream, actor_of(key), datetime.now(UTC))
     note("resume", key, stream=stream, resumed=resumed)
     return ResumeDocument(stream=stream, resumed=resumed, health=_health(edge, stream))
 

@@ -23,6 +23,8 @@ class Access(NamedTuple):
 
 OPEN = Access(())
 ADMIN = Access(("admin",))  # never for named streams
+LOGIN = {("GET", "/login"), ("POST", "/login"), ("POST", "/login/code"), ("POST", "/logout"), ("GET", "/whoami")}
+LOGIN |= {("GET", "/login/oidc"), ("GET", "/login/oidc/callback")}
 ROUTES: dict[tuple[str, str], Access] = {
     ("POST", "/v1/streams/{stream}/events"): Access(("ingest",), "stream"),
     ("GET", "/v1/receipts/{receipt}"): Access(("ingest", "read"), "own"),

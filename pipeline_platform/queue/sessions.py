@@ -3,6 +3,7 @@
 pp:session:<sha256 of the cookie>     the session, as JSON; its time to live is the idle limit
 pp:login-code:<sha256 of the code>    the id of the API key that it logs in as; taken once
 pp:login-tries:<whose>:<hash>         how many tries this minute
+pp:oidc:<sha256 of the state>         a login with an identity provider that is under way; taken once
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import redis
 from pipeline_platform.queue.connection import queue_errors
 
 CODE_SECONDS = 900
-_SESSION, _CODE, _TRIES = "pp:session:", "pp:login-code:", "pp:login-tries:"
+_SESSION, _CODE, _TRIES, _STATE = "pp:session:", "pp:login-code:", "pp:login-tries:", "pp:oidc:"
 _MAX_SECRET = 200
 # Counts a try under every key and gives the greatest excess over its limit's seconds; atomic, so that tries at the same
 # time are all counted and no counter is left without an end.
@@ -113,6 +114,18 @@ class SessionStore:
         with queue_errors():
             raw: Any = self._redis.getdel(_CODE + hash_of(code))
         return raw.decode() if raw else None
+
+    def keep_state(self, state: str, kept: bytes, seconds: int) -> None:
+        """Keeps what belongs to a state of single sign-on."""
+        with queue_errors():
+            self._redis.set(_STATE + hash_of(state), kept, ex=seconds)
+
+    def take_state(self, state: str) -> bytes | None:
+        """What was kept for the state, which is used up by this; None when there is no such state, or no more."""
+        with queue_errors():
+            raw: Any = self._redis.getdel(_STATE + hash_of(state))
+        found: bytes | None = raw
+        return found
 
     def count_try(self, limits: dict[str, int], seconds: float) -> float:
         """Counts a login for each of these names against its limit; the seconds to wait where one is exceeded, or 0."""

@@ -199,7 +199,7 @@ replays = sa.Table(
     sa.Column("stream", sa.Text, comment="The stream of the dead letters, where the filter names one."),
     sa.Column("filter", JSONB, nullable=False, comment="Which dead letters, or which row, were asked for."),
     sa.Column("edit", JSONB, comment="What was to be changed in the payloads: a merge patch, renames, expressions."),
-    sa.Column("requested_by", sa.Text, nullable=False, comment="The API key's id, or the system user of the CLI."),
+    sa.Column("requested_by", sa.Text, nullable=False, comment="`key <id>`, `user <name>`, or the CLI's system user."),
     sa.Column("note", sa.Text, comment="What the requester said about it."),
     sa.Column("state", sa.Text, nullable=False, comment="running or done."),
     _count("matched", "Dead letters that the request took."),

@@ -45,9 +45,9 @@ class SecuredWebserver(DagsterWebserver[RoleProcess, RoleContext]):
 
     probes: ClassVar = frozenset({PROBE})
 
-    def __init__(self, process: RoleProcess, doorkeeper: Doorkeeper, *, oidc: bool = False, badge: bool = True) -> None:
+    def __init__(self, process: RoleProcess, doorkeeper: Doorkeeper, *, badge: bool = True) -> None:
         self._door = doorkeeper
-        self._pages = LoginPages(doorkeeper, oidc=oidc)
+        self._pages = LoginPages(doorkeeper)
         self._badge = badge
         super().__init__(process, live_data_poll_rate=2_000)
 
