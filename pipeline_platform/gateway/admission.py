@@ -10,6 +10,7 @@ from pipeline_platform.gateway.problems import ProblemError, seconds
 from pipeline_platform.gateway.rates import Allowance
 from pipeline_platform.queue.keys import Key
 
+ALLOWANCE = "pipeline.allowance"  # in a request's scope: what the key may still ask
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
 
@@ -21,12 +22,12 @@ async def admit(edge: Edge, peer: str, headers: dict[bytes, bytes], scopes: tupl
     address = edge.addresses.of(peer, headers.get(b"x-forwarded-for", b""))
     allowance = edge.limit_ip.take_now(address) or await edge.limit_ip.take(address)
     if not allowance.allowed:
-        raise _too_many("client address", allowance)
+        raise too_many("client address", allowance)
     token = presented_token(headers.get(b"authorization", b""), headers.get(b"x-api-key", b""))
     key = require_scope(edge.keys.known(token) or await edge.keys.find(token), scopes)
     allowance = edge.limit_key.take_now(key.id) or await edge.limit_key.take(key.id)
     if not allowance.allowed:
-        raise _too_many("API key", allowance)
+        raise too_many("API key", allowance)
     return key, allowance
 
 
@@ -49,7 +50,8 @@ def rate_headers(allowance: Allowance) -> dict[str, str]:
     }
 
 
-def _too_many(whose: str, allowance: Allowance) -> ProblemError:
+def too_many(whose: str, allowance: Allowance) -> ProblemError:
+    """The 429 problem."""
     return ProblemError(
         "rate-limited",
         f"The limit of this {whose} is reached; wait for the seconds in Retry-After.",

@@ -6,8 +6,10 @@ Run it with `python -m pipeline_platform.gateway`, which sets uvicorn's options 
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -26,8 +28,11 @@ from pipeline_platform.gateway import (
     replays,
     stats,
 )
+from pipeline_platform.gateway.buckets import Buckets
 from pipeline_platform.gateway.docs_page import add_docs
 from pipeline_platform.gateway.edge import Edge, make_edge
+from pipeline_platform.gateway.front import FrontDoor
+from pipeline_platform.gateway.hosts import AllowedHosts
 from pipeline_platform.gateway.ingest import INGEST_PATH, IngestEndpoint
 from pipeline_platform.gateway.observe import Observe
 from pipeline_platform.gateway.openapi import DESCRIPTION, describe
@@ -56,8 +61,12 @@ def build_app(settings: Settings, specs: Mapping[str, StreamSpec]) -> FastAPI:
         version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
-        middleware=[Middleware(Observe, metrics=edge.metrics)],
+        middleware=[
+            Middleware(Observe, metrics=edge.metrics),
+            Middleware(FrontDoor, addresses=edge.addresses, **_door(settings)),
+        ],
         redirect_slashes=False,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
     )
@@ -68,6 +77,18 @@ def build_app(settings: Settings, specs: Mapping[str, StreamSpec]) -> FastAPI:
     add_docs(app)
     install_problem_handlers(app)
     return app
+
+
+def _door(settings: Settings) -> dict[str, Any]:
+    """What the front door goes by."""
+    here = [settings.host, urlsplit(settings.gateway_link).hostname or "", socket.gethostname()]
+    opened, probes, refusals = settings.rate_limit_open, settings.rate_limit_probes, settings.rate_limit_refusals
+    return {
+        "hosts": AllowedHosts([*here, *settings.allowed_hosts]),
+        "opened": Buckets(opened, opened * settings.rate_limit_reads_burst),
+        "probed": Buckets(probes, probes * settings.rate_limit_reads_burst),
+        "refused": Buckets(refusals, refusals * settings.rate_limit_reads_burst),
+    }
 
 
 class _Gateway(FastAPI):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Body, Depends, Query
+from fastapi import APIRouter, Body, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline_platform.gateway.access import EdgeOf, scoped
-from pipeline_platform.gateway.asset_documents import AssetDocument, AssetList, Kind, document, summary
+from pipeline_platform.gateway.asset_documents import AssetDocument, AssetList, Kind, document, page
 from pipeline_platform.gateway.bodies import SmallBodies
 from pipeline_platform.gateway.moments import Moment
 from pipeline_platform.gateway.openapi import BODY_PROBLEMS, NOTHING_TO_REPLAY, PROBLEMS
@@ -76,12 +76,14 @@ class AssetReplayDocument(BaseModel):
     )
 
 
-@router.get("/assets", summary="Rows of the ledger", dependencies=[Depends(scoped("read"))])
-def read_assets(edge: EdgeOf, asked: Annotated[AssetQuestion, Query()]) -> AssetList:
+@router.get("/assets", summary="Rows of the ledger", response_model=AssetList, dependencies=[Depends(scoped("read"))])
+def read_assets(edge: EdgeOf, asked: Annotated[AssetQuestion, Query()]) -> Response:
     """Every batch, replay, ETL partition and failed run, the newest first."""
-    page = list_assets(edge.engine, asked.filter(), limit=asked.limit, below_id=asked.place())
-    rows = [summary(row, edge.dagster_link) for row in page.rows]
-    return AssetList(data=rows, next_cursor=asked.following(page.next))
+    which, place = asked.filter(), asked.place()
+    with edge.heavy.place():
+        found = list_assets(edge.engine, which, limit=asked.limit, below_id=place)
+        body = page(found.rows, asked.following(found.next), edge.dagster_link)
+    return Response(body, media_type="application/json")
 
 
 @router.get("/assets/{id}", summary="One row in full", dependencies=[Depends(scoped("read"))])

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 import anyio
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,7 +20,7 @@ from pipeline_platform.gateway.edge import Edge
 from pipeline_platform.gateway.moments import Moment
 from pipeline_platform.gateway.openapi import PROBLEMS
 from pipeline_platform.gateway.problems import ProblemError
-from pipeline_platform.gateway.questions import LAST_ID, Question, RowId, Word, Words, unknown_row
+from pipeline_platform.gateway.questions import LAST_ID, Question, RowId, Word, Words, as_made, unknown_row
 from pipeline_platform.warehouse.dead_letters import Letter, LetterFilter, get_letter, list_letters, stream_letters
 
 # Payloads may be private, hence the scope.
@@ -101,12 +101,14 @@ class LetterList(BaseModel):
     next_cursor: str | None
 
 
-@router.get("/dead-letters", summary="Refused events")
-def read_dead_letters(edge: EdgeOf, asked: Annotated[LetterQuestion, Query()]) -> LetterList:
+@router.get("/dead-letters", summary="Refused events", response_model=LetterList)
+def read_dead_letters(edge: EdgeOf, asked: Annotated[LetterQuestion, Query()]) -> Response:
     """The newest first."""
-    page = list_letters(edge.engine, asked.filter(), limit=asked.limit, after_id=asked.place())
-    letters = [letter_document(letter, edge.dagster_link, shown=SHOWN) for letter in page.letters]
-    return LetterList(data=letters, next_cursor=asked.following(page.next))
+    which, place = asked.filter(), asked.place()
+    with edge.heavy.place():
+        page = list_letters(edge.engine, which, limit=asked.limit, after_id=place)
+        letters = [letter_document(letter, edge.dagster_link, shown=SHOWN) for letter in page.letters]
+        return as_made(LetterList(data=letters, next_cursor=asked.following(page.next)))
 
 
 @router.get(

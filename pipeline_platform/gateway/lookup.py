@@ -99,7 +99,7 @@ class StreamDocument(StreamSummary):
 def read_receipt(
     edge: EdgeOf,
     receipt: str = Path(description="As the 202 gave it, such as `telemetry.1763712000000-0`."),
-    _: object = Depends(scoped("ingest", "read")),
+    _: object = Depends(scoped("ingest", "read", cost=0.2)),  # one look into an index, and who waits asks often
 ) -> ReceiptDocument:
     """Its state, counts, batch, run and times."""
     parsed = parse_receipt(receipt)
