@@ -52,7 +52,7 @@ def own_gateway(settings: Settings) -> Iterator[tuple[str, int]]:
         yield base, process.pid
     finally:
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(30) in (0, -15)  # uvicorn ends as the signal says
 
 
 def resident(pid: int) -> int:
