@@ -20,7 +20,7 @@ TESTED := $(VENV)/.installed-tests
 UP ?= --demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install up test chromium test-fast check format bench test-faults clean
+.PHONY: help install up test chromium test-fast check format bench test-faults test-security clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed 's/:.*## /\t/' | expand -t 16
@@ -59,6 +59,9 @@ test-fast: $(TESTED) ## Only the tests without servers
 
 test-faults: $(TESTED) ## The long form of the fault suite, some hours; writes its table (FAULTS="-k disks" for less)
 	$(BIN)/python -m pipeline_platform_tests.faults --long $(FAULTS)
+
+test-security: $(TESTED) ## The long form of the attacks: 50,000 mutated requests (MUTATIONS=200000 for more)
+	PIPELINE_MUTATIONS=$${MUTATIONS:-50000} $(BIN)/python -m pytest pipeline_platform_tests/security -s -p no:cacheprovider
 
 check: $(TESTED) ## Lint, types, import contracts, docs
 	$(BIN)/ruff check .

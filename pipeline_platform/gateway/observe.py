@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline_platform.gateway.metrics import Metrics, method_label
 
-_SAFE = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
+_SAFE = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"), (b"x-frame-options", b"DENY")]
 
 
 class Observe:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated
 
-from fastapi import Path
+from fastapi import Path, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from pipeline_platform.core.entries import TaggedReceipt
@@ -83,6 +83,11 @@ def refused_as(kind: str) -> Iterator[None]:
         if error.__cause__ is not None:
             raise
         raise ProblemError(kind, str(error)) from None
+
+
+def as_made(document: BaseModel) -> Response:
+    """The document as it is; FastAPI would check all of it again."""
+    return Response(document.model_dump_json(), media_type="application/json")
 
 
 def unknown_row(what: str, row_id: int) -> ProblemError:
