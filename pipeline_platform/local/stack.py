@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline_platform.core.streams import load_specs
-from pipeline_platform.local.accounts import Account, fresh_folder, python_files, service_account
+from pipeline_platform.local.accounts import EDGE_CANDIDATES, Account, fresh_folder, python_files, service_account
 from pipeline_platform.local.api_keys import kept_key
 from pipeline_platform.local.connections import Connections
 from pipeline_platform.local.databases import tune_history
 from pipeline_platform.local.demo_prices import backfill_history
 from pipeline_platform.local.environment import (
+    EDGE,
     INGEST_QUEUES,
     OTHER_QUEUES,
     child_environment,
@@ -47,7 +48,7 @@ class Stack:
         if settings.code_server_port:
             require_free("127.0.0.1", settings.code_server_port, "PIPELINE_CODE_SERVER_PORT")
         self._code_port = settings.code_server_port or remembered_port(state_dir / "ports" / "code-server")
-        self._account = self._choose_account()
+        self._account, self._edge_account = self._choose_accounts()
         self._home = dagster_home(state_dir, settings.dagster_yaml)
         # What services themselves write, such as sockets: nobody else enters it.
         self._run_dir = fresh_folder(state_dir / "run" / "services", self._account)
@@ -99,15 +100,17 @@ class Stack:
             redis_users=self._queue.users,
         )
 
-    def _choose_account(self) -> Account | None:
-        """Whom our services run as; says so when root has to run them itself."""
+    def _choose_accounts(self) -> tuple[Account | None, Account | None]:
+        """Whom our services run as, and those that face the network; says so when root has to run them itself."""
         settings = self._settings
         own = [settings.streams_dir, settings.alerts_file, settings.prices_file]
         needed = [*python_files(), self._state_dir, *(path.resolve() for path in own if path)]
         account, why = service_account(needed, [settings.port, settings.dagster_port])
-        if why:
-            self._say("up", f"WARNING: every service runs as root, because {why}.")
-        return account
+        edge, why_edge = service_account(needed, candidates=EDGE_CANDIDATES)
+        if why or why_edge:
+            self._say("up", f"WARNING: every service runs as root, because {why or why_edge}.")
+            return None, None
+        return account, edge
 
     def _environment(self, service: str) -> dict[str, str]:
         home = {"HOME": str(self._home)} if self._account else {}
@@ -162,7 +165,7 @@ class Stack:
             name,
             [sys.executable, "-m", *argv],
             ready,
-            account=self._account,
+            account=self._edge_account if name in EDGE else self._account,
             env=self._environment(name) | {"PGAPPNAME": f"pipeline {name}"} | env,
             cwd=self._home,
             start_timeout=120.0,

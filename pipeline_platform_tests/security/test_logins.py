@@ -271,7 +271,7 @@ def test_logins_reach_their_own_databases_only(server: Running) -> None:
     reached = {
         (login, name)
         for login in ("owner", "loader", "reader", "analyst", "dagster", "dagster_reader")
-        for name in ("warehouse", "dagster", "postgres")
+        for name in ("warehouse", "dagster", "postgres", "template1")
         if _connects(server.url(login, name))
     }
     assert reached == {
