@@ -1,4 +1,4 @@
-"""Logs and folders of services: closed under any umask, and root follows nothing that another account lays (F11, F14)."""
+"""Logs and folders of services: closed under any umask, and root follows no link of another account (F11, F14)."""
 
 from __future__ import annotations
 
