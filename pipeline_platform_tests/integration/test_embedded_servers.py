@@ -59,6 +59,7 @@ def test_postgres_settings_are_in_force(state_dir: Path) -> None:
         "data_checksums": "on",
         "autovacuum": "on",
         "jit": "off",
+        "max_notify_queue_pages": "64",
         "max_connections": "200",
         "shared_buffers": "256MB",
         "max_wal_size": "4GB",
