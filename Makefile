@@ -1,7 +1,7 @@
 # Two commands do everything: `make up` and `make test`.
 
-# Root hands the services to the account `nobody`, so the first Python that it can run goes before the others: one under
-# /root, as pyenv's, it cannot enter.
+# Root hands the services to the accounts `daemon` and `nobody`, so the first Python that they can run goes before the others:
+# one under /root, as pyenv's, they cannot enter.
 NAMES := python3.14 python3.13 python3.12 python3.11 python3
 RECENT := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell \

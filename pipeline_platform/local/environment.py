@@ -51,6 +51,7 @@ _PLAIN = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_\w+|TZ|TERM|TMPDIR|VIRTUAL_ENV|LD_LIBRARY_PATH|PYTHON\w+"
     r"|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|(?i:(http|https|no|all)_proxy)|PIPELINE_\w+"
 )
+EDGE = frozenset({"gateway", "prices", "demo"})  # these face the network, or are nothing to the others
 _QUEUE_USER = {"gateway": "gateway", "worker": "workers", "etl": "workers", "dagster": "web"}
 
 

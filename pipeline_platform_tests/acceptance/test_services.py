@@ -66,7 +66,9 @@ def test_as_root_no_service_is_root_where_another_account_can_run_it(up: Up) -> 
     assert servers <= {"postgres", "nobody"}
     if account is None:
         assert f"WARNING: every service runs as root, because {why}." in " ".join(up.log.split())
+    edge = users.pop("gateway")
     assert all(names == {account.name if account else "root"} for names in users.values()), users
+    assert edge == ({"nobody"} if account else {"root"})
 
 
 def test_nobody_else_reads_logs_or_secrets(up: Up) -> None:
