@@ -22,7 +22,7 @@ from pipeline_platform.local.ports import free_port
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.integration.test_gateway.kit import GOOD, ROOMY, until
 from pipeline_platform_tests.security.edge_kit import Raw
-from pipeline_platform_tests.security.mutations import Seed, attack
+from pipeline_platform_tests.security.mutated_requests import Seed, attack
 
 COUNT = int(os.environ.get("PIPELINE_MUTATIONS", "2000"))
 SEED = int(os.environ.get("PIPELINE_FUZZ_SEED", str(time.time_ns() % 10**9)))
