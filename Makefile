@@ -1,8 +1,18 @@
 # Two commands do everything: `make up` and `make test`.
 
-PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3; do \
-	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
-	&& { echo $$p; break; }; done)
+# Root hands the services to the account `nobody`, so the first Python that it can run goes before the others: one under
+# /root, as pyenv's, it cannot enter.
+NAMES := python3.14 python3.13 python3.12 python3.11 python3
+RECENT := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell \
+	if [ "$$(id -u)" = 0 ] && command -v runuser >/dev/null 2>&1; then \
+		for p in $(NAMES); do for f in $$(command -v $$p 2>/dev/null) /usr/local/bin/$$p /usr/bin/$$p; do \
+			(cd / && runuser -u nobody -- $$f -c '$(RECENT)') >/dev/null 2>&1 && { echo $$f; exit; }; \
+		done; done; \
+	fi; \
+	for p in $(NAMES); do \
+		command -v $$p >/dev/null 2>&1 && $$p -c '$(RECENT)' 2>/dev/null && { echo $$p; exit; }; \
+	done)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -10,7 +20,7 @@ TESTED := $(VENV)/.installed-tests
 UP ?= --demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install up test test-fast check format bench test-faults test-security clean
+.PHONY: help install up test chromium test-fast check format bench test-faults test-security clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed 's/:.*## /\t/' | expand -t 16
@@ -35,8 +45,14 @@ up: install ## Start everything with the demo load (UP="--port 8080" for other o
 
 # Two at a time, a file to a process (files that share a stack together: pipeline_platform_tests/sharing.py), in the order of
 # folders: the long ones are first, so that none is left at the end.
-test: $(TESTED) ## Run every test
+test: $(TESTED) chromium ## Run every test
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# Some tests look at pages with a real browser, and fail without one.
+chromium: ## Install the browser of the tests, where it is missing (as root, Debian or Ubuntu)
+	@command -v chromium chromium-browser google-chrome >/dev/null || test -x "$${PIPELINE_CHROMIUM:-}" \
+	|| { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -qq -y chromium >/dev/null; } \
+	|| { echo "The tests need chromium: install it (apt-get install chromium), or set PIPELINE_CHROMIUM to a Chrome's path."; exit 1; }
 
 test-fast: $(TESTED) ## Only the tests without servers
 	$(BIN)/python -m pytest pipeline_platform_tests/unit

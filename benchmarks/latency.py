@@ -19,7 +19,7 @@ import orjson
 import psycopg
 import requests
 
-from pipeline_platform.core.entries import EntryId, Receipt
+from pipeline_platform.core.entries import EntryId, TaggedReceipt
 from pipeline_platform_tests.acceptance.stacks import Up
 
 OUT = Path(__file__).parent / "out"
@@ -78,7 +78,7 @@ def measure(where: dict[str, str], rate: int, seconds: float) -> tuple[list[floa
             timeout=30,
         )
         answer.raise_for_status()
-        sent.append((began, time.time(), Receipt.parse(answer.json()["receipt"]).entry))
+        sent.append((began, time.time(), TaggedReceipt.parse(answer.json()["receipt"]).receipt.entry))
 
     with Watch(where["warehouse_url"]) as watch:
         with ThreadPoolExecutor(8) as pool:

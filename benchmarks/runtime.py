@@ -38,7 +38,7 @@ def latencies(up: Up, events: int, pause: float) -> list[float]:
     """Seconds from the entry to the end of its run, one event at a time."""
     where = up.status()
     queue = RedisStreams(connect(where["redis_url"]))
-    dagster = where["warehouse_url"].rpartition("/")[0] + "/dagster"
+    dagster = up.dagster_database_url
     found = []
     for _ in range(events + 1):
         (entry,) = queue.append([NewEntry("telemetry", 1, EVENT, "bench")])

@@ -7,6 +7,7 @@ customary names.
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,7 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pipeline_platform.errors import SettingError
 
-_LOOPBACK = {None, "127.0.0.1", "::1", "localhost"}
+LOOPBACK = {None, "127.0.0.1", "::1", "localhost"}
 
 
 class Settings(BaseSettings):
@@ -34,7 +35,7 @@ class Settings(BaseSettings):
         description="The warehouse, as its owner. Unset: `up` starts an embedded PostgreSQL.",
     )
     loader_database_url: str | None = Field(None, description="The warehouse as the loader role. Default: the owner.")
-    readonly_database_url: str | None = Field(None, description="The warehouse as the read-only role.")
+    readonly_database_url: str | None = Field(None, description="The warehouse as the gateway's read-only login.")
     dagster_database_url: str | None = Field(
         None, description="Dagster's own database, on the same or another server. The gateway reads metrics from it."
     )
@@ -44,14 +45,22 @@ class Settings(BaseSettings):
         description="The queue's server (Redis protocol). Unset: `up` starts an embedded Valkey.",
     )
     broker_url: str | None = Field(None, description="Celery's broker. Default: database 1 of `redis_url`.")
+    analyst_database_url: str | None = Field(
+        None, description="The warehouse as people's read-only login. Default: the gateway's."
+    )
 
     api_key: str | None = Field(None, repr=False, description="The API key of commands that ask the gateway.")
 
     host: str = Field("127.0.0.1", description="The address the gateway and the Dagster UI bind to.")
     port: int = Field(8000, ge=1, le=65535, description="The gateway's port.")
     dagster_port: int = Field(3000, ge=1, le=65535, description="The Dagster UI's port.")
-    code_server_port: int | None = Field(
-        None, ge=1, le=65535, description="The Dagster code server's port (loopback). Default: a free one, remembered."
+    code_socket: Path | None = Field(
+        None, description="Where the code server listens, as workspace.yaml reads it; `up` sets it for its processes."
+    )
+    code_token: str | None = Field(
+        None,
+        repr=False,
+        description="The secret of calls to a code server on TCP. Unset: it has a Unix socket.",
     )
     dagster_url: str | None = Field(None, description="Where people reach the Dagster UI, for links.")
     gateway_url: str | None = Field(None, description="Where people reach the gateway, for links.")
@@ -105,6 +114,7 @@ class Settings(BaseSettings):
     keep_batches_days: float = Field(
         90.0, ge=1, description="How long `assets` keeps what was loaded, and failed ETL runs. Dead batches stay."
     )
+    keep_audit_days: float = Field(365.0, ge=1, description="How long the audit keeps who did what.")
     rollup_interval: int = Field(5, ge=1, description="How often marked hours and days are looked for.")
     rollup_pause: float = Field(
         30.0, ge=0, description="While late events come all the time, hours and days are corrected this often."
@@ -164,6 +174,30 @@ class Settings(BaseSettings):
         200, ge=1, description="Connections of one address; trusted proxies may have any number."
     )
 
+    # Logins of people, in the Dagster UI and the gateway alike.
+    dagster_login: Literal["on", "off"] = Field(
+        "on", description="`off`: everybody who reaches the Dagster UI is an admin there; on loopback only."
+    )
+    public_urls: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Comma-separated further addresses that browsers reach the servers by, as `https://host`."
+    )
+    session_seconds: float = Field(28_800.0, ge=60, description="A login ends after so long, however it is used.")
+    session_idle_seconds: float = Field(3_600.0, ge=60, description="A login ends when it is not used for so long.")
+    proxy_secret: str | None = Field(
+        None,
+        repr=False,
+        min_length=16,
+        description="With it in X-Proxy-Secret, a trusted proxy's X-Forwarded-User and -Groups are believed.",
+    )
+    oidc_roles: Annotated[tuple[tuple[str, str], ...], NoDecode] = Field(
+        (), description="Roles of an identity provider's or a trusted proxy's groups: `data-admins=admin,data=viewer`."
+    )
+    oidc_issuer: str | None = Field(None, description="The identity provider's issuer; switches on single sign-on.")
+    oidc_client_id: str | None = Field(None, description="Our name at the identity provider.")
+    oidc_client_secret: str | None = Field(None, repr=False, description="Our secret at the identity provider.")
+    oidc_scopes: str = Field("openid profile email", description="What we ask the identity provider for.")
+    oidc_groups_claim: str = Field("groups", description="The claim of the ID token that names somebody's groups.")
+
     embedded: bool = Field(False, description="Set by `up` for its processes when both servers are embedded.")
     chaos: float = Field(0.0, ge=0, le=1, description="The share of loads that fail, to watch; set by `up --chaos`.")
     chaos_seed: int = Field(0, description="The same seed makes the same loads fail.")
@@ -171,11 +205,21 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _no_chaos_in_earnest(self) -> Settings:
         hosts = {urlsplit(url).hostname for url in (self.database_url, self.loader_database_url, self.redis_url) if url}
-        if self.chaos and not (self.embedded and hosts <= _LOOPBACK):
+        if self.chaos and not (self.embedded and hosts <= LOOPBACK):
             raise ValueError("chaos is for `pipeline-platform up --chaos` with its embedded servers, nowhere else")
         return self
 
-    @field_validator("trusted_proxies", "allowed_hosts", mode="before")
+    @field_validator("oidc_roles", mode="before")
+    @classmethod
+    def _pairs(cls, value: object) -> object:
+        parts = cls._split(value)
+        if not isinstance(parts, tuple) or not all(isinstance(part, str) for part in parts):
+            return value
+        if wrong := [part for part in parts if not re.fullmatch(r".+=(viewer|operator|admin)", part)]:
+            raise ValueError(f"{wrong[0]!r} is not `group=role` with a role of viewer, operator, admin")
+        return tuple(tuple(each.strip() for each in part.rsplit("=", 1)) for part in parts)
+
+    @field_validator("public_urls", "trusted_proxies", "allowed_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -17,7 +17,6 @@ URLS = {
     "DATABASE_URL": "warehouse_url",
     "PIPELINE_LOADER_DATABASE_URL": "warehouse_loader_url",
     "PIPELINE_DAGSTER_DATABASE_URL": "dagster_database_url",
-    "REDIS_URL": "redis_url",
 }
 
 
@@ -53,6 +52,7 @@ class Fleet:
         }
         where = json.loads((self._up.state_dir / "connections.json").read_text())
         urls = {variable: where[field] for variable, field in URLS.items()}
+        urls["REDIS_URL"] = where["redis_users"]["workers"]
         with (folder / "log").open("wb") as log:
             process = self._elsewhere(argv, env, urls, log) if self._namespaces else self._here(argv, env | urls, log)
         wait_for(f"worker {name} is ready", lambda: ready.exists() or process.poll() is not None, 90)

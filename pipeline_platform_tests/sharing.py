@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from xdist.scheduler import LoadFileScheduling
 
-ACCEPTANCE = {f"acceptance/test_{name}.py" for name in ("every_event", "late_data", "readme", "up")}
+SECURITY = {
+    f"security/test_{name}.py" for name in ("no_secret_in_dagster", "dagster_doors", "dagster_roles", "dagster_bounds")
+}
+ACCEPTANCE = {f"acceptance/test_{name}.py" for name in ("every_event", "late_data", "readme", "services", "up")}
 
 
 def scope_of(nodeid: str) -> str:
@@ -17,6 +20,8 @@ def scope_of(nodeid: str) -> str:
     within = file.partition("pipeline_platform_tests/")[2]
     if within.startswith("faults/"):
         return "the stacks of faults/conftest.py"
+    if within in SECURITY:
+        return "the stack of security/conftest.py"
     return "the stack of acceptance/conftest.py" if within in ACCEPTANCE else file
 
 

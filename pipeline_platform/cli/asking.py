@@ -24,6 +24,9 @@ Url = Annotated[str | None, typer.Option(help="Another gateway.", show_default=F
 AdminKey = Annotated[
     str | None, typer.Option("--key", help="Another API key, with the scope admin.", show_default=False)
 ]
+OperateKey = Annotated[
+    str | None, typer.Option("--key", help="Another API key, with the scope operate.", show_default=False)
+]
 Since = Annotated[
     str | None, typer.Option(help="From then on: an RFC 3339 time, or an age such as 90m, 2h, 7d.", show_default=False)
 ]

@@ -10,8 +10,8 @@ import typer
 from rich.table import Table
 
 from pipeline_platform.cli.asking import (
-    AdminKey,
     Limit,
+    OperateKey,
     Since,
     Until,
     Url,
@@ -154,7 +154,7 @@ def replay_row(
     state_dir: StateDir = None,
     note: Annotated[str | None, typer.Option(help="Why, for the audit.", show_default=False)] = None,
     url: Url = None,
-    key: AdminKey = None,
+    key: OperateKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Try a failed row again: a failing batch at once, a dead one by a replay of its dead letters, the rest by a run.

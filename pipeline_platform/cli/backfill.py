@@ -63,7 +63,7 @@ def backfill(
     if end < begin:
         raise SettingError(f"--to {end} is before --from {begin}.")
     settings, where = connections(state_dir)
-    api = DagsterApi(where.dagster_url)
+    api = DagsterApi(where.dagster_url, where.api_key)
     partitions = api.partitions(asset)
     if recompute and not asset.endswith(ROLLUPS):
         raise SettingError(f"--recompute is for hours and days of streams, such as warehouse/orders_1h; not {asset}.")

@@ -28,6 +28,12 @@ from pipeline_platform.warehouse.reconcile import facts_equal_ledger, minutes_eq
 from pipeline_platform.warehouse.stream_changes import plan_changes
 
 ROLES = ("pipeline_loader", "pipeline_reader")
+_OLD_SESSIONS = """
+select pid from pg_stat_activity
+where usename = current_user and datname = current_database() and pid <> pg_backend_pid()
+    and xact_start < clock_timestamp() - interval '1 minute'
+order by xact_start limit 10
+"""
 RECENT = timedelta(minutes=15)
 DURABLE = {
     "appendonly": ("yes", "accepted events are lost when the server ends"),
@@ -49,6 +55,7 @@ def check_servers(settings: Settings, where: Connections, *, running: bool) -> l
         queue = _queue(client, settings)
         found = warehouse + queue
         if all(one.level != "fail" for one in warehouse):
+            found.append(_sessions(where))
             if all(one.level != "fail" for one in queue):
                 found += [_position(name, RedisStreams(client), Ledger(engine)) for name in specs]
             found += [one for spec in specs.values() for one in _reconciled(engine, spec)]
@@ -77,9 +84,34 @@ def _warehouse(engine: sa.Engine, specs: Mapping[str, StreamSpec]) -> list[Findi
                 found.append(Finding("warn", "roles", f"{' and '.join(missing)} do not exist: {advice}"))
             else:
                 found.append(Finding("ok", "roles", " and ".join(ROLES)))
-            return found + _schema(connection, specs)
+            return [*found, _locks(connection), *_schema(connection, specs)]
     except PlatformError as error:
         return [Finding("fail", name, f"{error} See that it runs and that DATABASE_URL is right")]
+
+
+def _locks(connection: sa.Connection) -> Finding:
+    """Whether a login that only reads could hold up planning and loading."""
+    if connection.scalar(sa.text("select has_function_privilege('public', 'pg_advisory_lock(bigint)', 'execute')")):
+        advice = "let a superuser run rights.sql in this database; see docs/operations.md, 'Logins'"
+        return Finding("warn", "locks", f"every login may take the locks that planning and loading wait for: {advice}")
+    return Finding("ok", "locks", "only the owner and the loader may take those that planning waits for")
+
+
+def _sessions(where: Connections) -> Finding:
+    """People's transactions: the login's time limits are only advice, and an old one holds back vacuum and drops."""
+    engine = connect_warehouse(where.warehouse_readonly_url, pool_size=1, application="pipeline-doctor")
+    try:
+        with warehouse_errors(), engine.connect() as connection:
+            old: Any = list(connection.scalars(sa.text(_OLD_SESSIONS)))
+    except PlatformError as error:
+        return Finding("warn", "sessions", f"the read-only login does not work: {error}")
+    finally:
+        engine.dispose()
+    if not old:
+        return Finding("ok", "sessions", "no transaction of the read-only login is older than a minute")
+    pids = ", ".join(map(str, old))
+    message = f"{len(old)} transactions of the read-only login are older than a minute (process {pids})"
+    return Finding("warn", "sessions", f"{message}; ask whose they are, or end them with pg_terminate_backend")
 
 
 def _schema(connection: sa.Connection, specs: Mapping[str, StreamSpec]) -> list[Finding]:

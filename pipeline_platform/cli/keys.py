@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
-from pipeline_platform.cli.options import AsJson, StateDir, connections, console, print_json
-from pipeline_platform.errors import PermanentError
+from pipeline_platform.access.audit import Audit
+from pipeline_platform.cli.asking import cell, print_rows
+from pipeline_platform.cli.auditing import auditing, system_user
+from pipeline_platform.cli.options import AsJson, StateDir, connections, print_json
+from pipeline_platform.core.streams import load_specs
+from pipeline_platform.errors import PermanentError, SettingError
+from pipeline_platform.local.connections import Connections
 from pipeline_platform.queue.connection import connect
 from pipeline_platform.queue.keys import SCOPES, Key, KeyStore, token_id
+from pipeline_platform.settings import Settings
 
+_SPAN = re.compile(r"(\d{1,6})([mhd])\Z", re.ASCII)
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 group = typer.Typer(help="Make, list and revoke API keys.  Example: pipeline-platform keys list", no_args_is_help=True)
 
 
@@ -31,40 +39,69 @@ def create(
         list[str] | None,
         typer.Option(help=f"{', '.join(SCOPES)}; may be repeated (default: ingest and read).", show_default=False),
     ] = None,
+    stream: Annotated[
+        list[str] | None,
+        typer.Option(help="Good for this stream only; may be repeated (default: all streams).", show_default=False),
+    ] = None,
+    expires: Annotated[
+        str | None,
+        typer.Option(help="Good for so long, such as 90d or 12h, or until a date or time (default: for ever)."),
+    ] = None,
     state_dir: StateDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key and print its token, which cannot be shown again: only its hash is kept.
 
-    Example: pipeline-platform keys create "shop backend" --scope ingest
+    Example: pipeline-platform keys create "press hall" --scope ingest --stream telemetry --expires 90d
     """
-    with _store(state_dir) as store:
-        key, token = store.create(name, scope or ["ingest", "read"])
+    settings, where = connections(state_dir)
+    until, maker = _until(expires, datetime.now(UTC)), system_user()
+    _check_streams(settings, stream or [])
+    with _store(where) as store:
+        key, token = store.create(
+            name, scope or ["ingest", "read"], streams=stream or (), expires_at=until, created_by=maker
+        )
+    document = _document(key)
+    told = {part: document[part] for part in ("id", "name", "scopes", "streams", "expires_at")}
+    with auditing(settings, where) as audit:
+        _tell(audit, "key-created", maker, told)
     if as_json:
-        print_json({**_document(key), "token": token})
+        print_json({**document, "token": token})
         return
     typer.echo(token)
-    note = f"The key {key.id} for {key.name} may {' and '.join(sorted(key.scopes))}. Keep the token: it is shown once."
-    typer.echo(note, err=True)
+    good_for = f" for {' and '.join(sorted(key.streams))}" if key.streams else ""
+    end = f" until {_time(key.expires_at)}" if key.expires_at else ""
+    note = f"The key {key.id} for {key.name} may {' and '.join(sorted(key.scopes))}{good_for}{end}."
+    typer.echo(f"{note} Keep the token: it is shown once.", err=True)
 
 
 @group.command("list")
 def list_keys(state_dir: StateDir = None, as_json: AsJson = False) -> None:
-    """List all keys, revoked ones too, without their tokens.
+    """List all keys, revoked and expired ones too, without their tokens. Times are UTC; last use is to the minute.
 
     Example: pipeline-platform keys list --json
     """
-    with _store(state_dir) as store:
+    _, where = connections(state_dir)
+    with _store(where) as store:
         keys = store.list()
     if as_json:
         print_json([_document(key) for key in keys])
         return
-    table = Table("id", "name", "scopes", "created", "revoked")
+    table = Table("id", "name", "scopes", "streams", "state", "created", "by", "expires", "last used")
     for key in keys:
-        revoked = f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else ""
-        row = (key.id, key.name, " ".join(sorted(key.scopes)), f"{key.created_at:%Y-%m-%d %H:%M}", revoked)
-        table.add_row(*map(Text, row))
-    console.print(table)
+        state = _state(key)
+        table.add_row(
+            cell(key.id),
+            cell(key.name),
+            cell(" ".join(sorted(key.scopes))),
+            cell(" ".join(sorted(key.streams)) if key.streams is not None else "all"),
+            cell(state, {"good": "green"}.get(state, "dim")),
+            cell(_time(key.created_at)),
+            cell(key.created_by),
+            cell(_time(key.expires_at)),
+            cell(_time(key.last_used_at)),
+        )
+    print_rows(table)
 
 
 @group.command("revoke")
@@ -77,10 +114,13 @@ def revoke(
 
     Example: pipeline-platform keys revoke 1a2b3c4d
     """
+    settings, where = connections(state_dir)
     key_id = token_id(key_id) or key_id
-    with _store(state_dir) as store:
+    with _store(where) as store:
         if not store.revoke(key_id):
             raise PermanentError(f"There is no key {key_id[:40]!r}; `pipeline-platform keys list` shows their ids.")
+    with auditing(settings, where) as audit:
+        _tell(audit, "key-revoked", system_user(), {"id": key_id})
     if as_json:
         print_json({"id": key_id, "revoked": True})
     else:
@@ -88,8 +128,7 @@ def revoke(
 
 
 @contextmanager
-def _store(state_dir: Path | None) -> Iterator[KeyStore]:
-    _, where = connections(state_dir)
+def _store(where: Connections) -> Iterator[KeyStore]:
     client = connect(where.redis_url)
     try:
         yield KeyStore(client)
@@ -97,11 +136,46 @@ def _store(state_dir: Path | None) -> Iterator[KeyStore]:
         client.close()
 
 
+def _tell(audit: Audit, event: str, user: str, detail: dict[str, Any]) -> None:
+    audit.record(event, actor=f"os {user}", address="local", detail=detail)
+
+
+def _check_streams(settings: Settings, streams: list[str]) -> None:
+    known = load_specs(settings.streams_dir)
+    for stream in streams:
+        if stream not in known:
+            raise SettingError(f"There is no stream {stream[:40]!r}; there are {', '.join(sorted(known))}.")
+
+
+def _until(text: str | None, now: datetime) -> datetime | None:
+    """The end of a key: a span from now, or a date or time, UTC unless it says otherwise."""
+    if text is None:
+        return None
+    try:
+        if match := _SPAN.match(text):
+            return now + timedelta(**{_UNITS[match[2]]: int(match[1])})
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise SettingError(f"{text[:40]!r} is no end of a key; write 90d, 12h, 2027-01-31 or a time.") from None
+
+
+def _state(key: Key) -> str:
+    return "revoked" if key.revoked_at else "expired" if key.expired() else "good"
+
+
+def _time(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M}" if moment else ""
+
+
 def _document(key: Key) -> dict[str, Any]:
+    times = {name: getattr(key, name) for name in ("created_at", "revoked_at", "expires_at", "last_used_at")}
     return {
         "id": key.id,
         "name": key.name,
         "scopes": sorted(key.scopes),
-        "created_at": key.created_at.isoformat(),
-        "revoked_at": key.revoked_at.isoformat() if key.revoked_at else None,
+        "streams": sorted(key.streams) if key.streams is not None else None,
+        "state": _state(key),
+        "created_by": key.created_by,
+        **{name: moment.isoformat() if moment else None for name, moment in times.items()},
     }

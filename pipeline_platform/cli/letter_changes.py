@@ -15,6 +15,7 @@ from rich.table import Table
 from pipeline_platform.cli.asking import (
     AdminKey,
     Limit,
+    OperateKey,
     Since,
     Until,
     Url,
@@ -27,10 +28,10 @@ from pipeline_platform.cli.asking import (
     when,
 )
 from pipeline_platform.cli.dead_letters import group
-from pipeline_platform.cli.gateway_client import GatewayClient
+from pipeline_platform.cli.gateway_client import GatewayClient, RefusedError
 from pipeline_platform.cli.letter_options import Batch, Field, Reason, Receipt, Stream, TextIn
 from pipeline_platform.cli.options import AsJson, StateDir, console, print_json
-from pipeline_platform.errors import SettingError, TransientError
+from pipeline_platform.errors import PermanentError, SettingError, TransientError
 
 POLL_SECONDS = 0.5
 Ids = Annotated[
@@ -71,9 +72,11 @@ def replay(
     note: Note = None,
     dry_run: DryRun = False,
     yes: Yes = False,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until it is done.")] = 0.0,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait until it is done; needs a key with the scope admin.")
+    ] = 0.0,
     url: Url = None,
-    key: AdminKey = None,
+    key: OperateKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Try refused events again, with changes or as they are. Only open ones are taken, and each only once.
@@ -173,7 +176,13 @@ def wait_for_replay(
     client.patience, deadline, told = 5.0, clock() + seconds, 0
     while replay["state"] != "done" and (left := deadline - clock()) > 0:
         sleep(min(POLL_SECONDS, left))
-        replay = client.get(f"/v1/replays/{replay['id']}")
+        try:
+            replay = client.get(f"/v1/replays/{replay['id']}")
+        except RefusedError as error:
+            if error.status != 403:
+                raise
+            begun = f"Replay {replay['id']} has begun. To wait for it needs a key with the scope admin; its batches: "
+            raise PermanentError(f"{begun}`pipeline-platform assets list --replay {replay['id']}`.") from None
         settled = replay["passed"] + replay["negative"] + replay["failed"]
         if settled != told:
             typer.echo(f"{settled:,} of {replay['matched']:,}", err=True)

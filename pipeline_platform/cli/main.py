@@ -26,6 +26,9 @@ COMMANDS = {
     "migrate": "migrate",
     "doctor": "doctor",
     "keys": "keys",
+    "login": "login",
+    "users": "users",
+    "audit": "audit",
 }
 
 

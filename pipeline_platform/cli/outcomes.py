@@ -7,21 +7,20 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from pipeline_platform.cli.gateway_client import GatewayClient
-from pipeline_platform.core.entries import Receipt
+from pipeline_platform.core.entries import TaggedReceipt
 from pipeline_platform.errors import TransientError
 
 POLL_FIRST, POLL_LIMIT = 0.1, 2.0
-SETTLED = ("loaded", "dead", "replayed")
 
 
 def find_receipt(client: GatewayClient, receipt: str) -> dict[str, Any]:
     """The gateway's document of a receipt; PermanentError when it is none, or was never given out."""
-    return client.get(f"/v1/receipts/{Receipt.parse(receipt)}")
+    return client.get(f"/v1/receipts/{TaggedReceipt.parse(receipt)}")
 
 
 def is_settled(document: dict[str, Any]) -> bool:
     """Whether nothing more will happen to the request by itself."""
-    return (document.get("batch") or {}).get("state") in SETTLED
+    return document.get("final") is True
 
 
 def wait_for_receipt(

@@ -25,7 +25,9 @@ from pipeline_platform.warehouse.engine import connect as connect_warehouse
 from pipeline_platform.warehouse.ledger import Ledger
 
 ALERTS = 5  # the newest open ones are shown
-SECRET = ("warehouse_loader_url", "dagster_database_url")
+SECRET = (
+    "warehouse_loader_url", "warehouse_reader_url", "dagster_database_url", "dagster_reader_url", "redis_users",
+)  # fmt: skip
 
 
 def register(app: typer.Typer) -> None:

@@ -81,7 +81,9 @@ def resume(
     name: Annotated[str, typer.Argument(help="The stream's name.", show_default=False)],
     state_dir: StateDir = None,
     url: Annotated[str | None, typer.Option(help="Another gateway.", show_default=False)] = None,
-    key: Annotated[str | None, typer.Option(help="Another API key, with the scope admin.", show_default=False)] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Another API key, with the scope operate.", show_default=False)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Close a stream's breaker, which too many rejects have opened: planning goes on, whatever was rejected.

@@ -12,9 +12,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from pipeline_platform.access.links import MINUTES
 from pipeline_platform.cli.options import StateDir, console
 from pipeline_platform.errors import SettingError
-from pipeline_platform.local.connections import Connections
 from pipeline_platform.local.lock import hold
 from pipeline_platform.local.processes import Step
 from pipeline_platform.local.stack import Stack
@@ -65,7 +65,7 @@ def up(
             log.emit("up", f"{name} was left from an `up` that was killed; ended it")
         stack = Stack(settings, folder, log.emit)
         began = time.monotonic()
-        ready = Step("ready", lambda: _show(stack.connections, folder, time.monotonic() - began, demo=demo))
+        ready = Step("ready", lambda: _show(stack, folder, time.monotonic() - began, demo=demo))
         Supervisor(stack.plan(ready, demo=demo), log.emit, folder).run()
 
 
@@ -88,12 +88,13 @@ class _Log:
         console.print(f"[{colour}]{name:>8}[/] [dim]|[/] {escape(_COLOUR_CODE.sub('', line))}", soft_wrap=True)
 
 
-def _show(where: Connections, folder: Path, seconds: float, *, demo: bool) -> None:
+def _show(stack: Stack, folder: Path, seconds: float, *, demo: bool) -> None:
     """The table of where things are."""
+    where, link = stack.connections, stack.login_link()
     rows = {
         "Gateway": where.gateway_url,
         "API docs": f"{where.gateway_url}/docs",
-        "Dagster UI": where.dagster_url,
+        "Dagster UI": link,
         "Warehouse (read-only)": where.warehouse_readonly_url,
         "API key": where.api_key,
         "State": str(folder),
@@ -114,5 +115,9 @@ def _show(where: Connections, folder: Path, seconds: float, *, demo: bool) -> No
         console.print("Try it:")
     for line in lines:
         console.print(f"  {line}", markup=False, soft_wrap=True)
-    console.print(f"  {where.dagster_url}/asset-groups   lineage, runs and checks", markup=False, soft_wrap=True)
+    if link != where.dagster_url:
+        said = (
+            f"The link to the Dagster UI logs you in once, within {MINUTES} minutes; `{command} login` makes another."
+        )
+        console.print(said, markup=False, soft_wrap=True)
     console.print("Ctrl-C stops everything; the data stays in the state folder.\n")

@@ -42,4 +42,4 @@ def worker(
     unique = f"{name or f'worker-{os.getpid()}'}@{socket.gethostname()}"
     argv = [sys.executable, "-m", *worker_arguments(workers or settings.workers, unique, queue or ())]
     os.chdir(home)
-    os.execvpe(argv[0], argv, child_environment(settings, where, folder))
+    os.execvpe(argv[0], argv, child_environment("worker", settings, where, folder))

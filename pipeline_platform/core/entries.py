@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import re
 from dataclasses import dataclass
 from typing import NamedTuple, Self
@@ -9,6 +12,7 @@ from typing import NamedTuple, Self
 from pipeline_platform.errors import PermanentError
 
 _ENTRY_ID = re.compile(r"([0-9]{1,15})-([0-9]{1,20})\Z")
+_TAG = re.compile(r"[a-z2-7]{16}\Z")
 
 
 class EntryId(NamedTuple):
@@ -56,6 +60,37 @@ class Receipt(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.stream}.{self.entry}"
+
+
+class TaggedReceipt(NamedTuple):
+    """A receipt as a producer gets it: with a tag that shows whose request it was, and that nobody can guess.
+
+    Whoever may read everything may leave the tag out.
+    """
+
+    receipt: Receipt
+    tag: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """`telemetry.1763712000000-0`, with or without `.<tag>`; PermanentError when it is neither."""
+        plain, dot, tag = text.rpartition(".")
+        if dot and _TAG.match(tag):
+            return cls(Receipt.parse(plain), tag)
+        return cls(Receipt.parse(text))
+
+    @classmethod
+    def of(cls, receipt: Receipt, key_id: str, secret: bytes) -> Self:
+        """The receipt of a request of that key: always the same one."""
+        digest = hmac.digest(secret, f"{receipt} {key_id}".encode(), hashlib.sha256)
+        return cls(receipt, base64.b32encode(digest[:10]).decode().lower())
+
+    def is_of(self, key_id: str, secret: bytes) -> bool:
+        """Whether the tag is the one of a request of that key, in constant time."""
+        return hmac.compare_digest(self.tag, self.of(self.receipt, key_id, secret).tag)
+
+    def __str__(self) -> str:
+        return f"{self.receipt}.{self.tag}" if self.tag else str(self.receipt)
 
 
 @dataclass(frozen=True, slots=True)

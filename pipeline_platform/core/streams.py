@@ -25,7 +25,16 @@ SHIPPED = Path(__file__).resolve().parent.parent / "streams"
 TAKEN = frozenset(
     {
         *("assets", "assets_failed", "assets_latest", "batch_receipts", "dead_letters", "replays", "breakers"),
-        *("alerts", "alert_deliveries", "streams", "alembic_version", "ledger_totals", "rollups", "rollup_marks"),
+        *(
+            "alerts",
+            "alert_deliveries",
+            "audit",
+            "streams",
+            "alembic_version",
+            "ledger_totals",
+            "rollups",
+            "rollup_marks",
+        ),
         *("price_quotes", "price_candles", "price_days", "orders_usd"),
         *("prices_quotes", "prices_quotes_history", "prices_candles", "prices_daily"),
     }

@@ -1,14 +1,24 @@
-"""What FastAPI's endpoints depend on: the edge, and an API key with the right scope."""
+"""What FastAPI's endpoints depend on: the edge, an API key with the right scope and streams, the audit."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Request, Security
+from fastapi import Depends, Request, Response, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 
-from pipeline_platform.gateway.admission import ALLOWANCE, admit, headers_by_name, too_many
+from pipeline_platform.gateway.admission import (
+    ALLOWANCE,
+    actor_of,
+    admit,
+    headers_by_name,
+    role_of,
+    tell_refusal,
+    too_many,
+)
+from pipeline_platform.gateway.credentials import AccessProblemError
 from pipeline_platform.gateway.edge import Edge
+from pipeline_platform.gateway.problems import problem_response
 from pipeline_platform.queue.keys import Key
 
 # Only for OpenAPI; `admit` reads the headers.
@@ -28,11 +38,14 @@ def edge_of(request: Request) -> Edge:
 class Admission:
     """A dependency that lets in keys with one of `scopes`, within their limits; asked again, it gives the same key.
 
-    A request costs `cost` tokens of the key's reads, and one more for every `rows_a_token` rows of its `limit`.
+    Where the path names a stream, keys for other streams are refused. Where it names none, all keys for named streams
+    are, unless the endpoint is `narrow`: sees to it itself that they find their own streams only. A request costs
+    `cost` tokens of the key's reads, and one more for every `rows_a_token` rows of its `limit`.
     """
 
-    def __init__(self, scopes: tuple[str, ...], cost: float, rows_a_token: int) -> None:
+    def __init__(self, scopes: tuple[str, ...], *, narrow: bool, cost: float, rows_a_token: int) -> None:
         self.scopes = scopes
+        self.narrow = narrow
         self._cost = cost
         self._rows_a_token = rows_a_token
 
@@ -42,15 +55,24 @@ class Admission:
         _bearer: Annotated[object, Security(BEARER)] = None,
         _header: Annotated[object, Security(HEADER)] = None,
     ) -> Key:
-        done: dict[tuple[str, ...], Key] = request.scope.setdefault("pipeline.admitted", {})
-        if self.scopes not in done:
-            done[self.scopes] = await self._admit(request)
-        return done[self.scopes]
+        done: dict[tuple[object, ...], Key] = request.scope.setdefault("pipeline.admitted", {})
+        asked = (self.scopes, self.narrow)
+        if asked not in done:
+            done[asked] = await self._admit(request)
+        return done[asked]
 
     async def _admit(self, request: Request) -> Key:
         edge = edge_of(request)
-        peer = request.client.host if request.client else ""
-        key, _ = await admit(edge, peer, headers_by_name(request.scope["headers"]), self.scopes)
+        key, _ = await admit(
+            edge,
+            request.client.host if request.client else "",
+            headers_by_name(request.scope["headers"]),
+            self.scopes,
+            stream=request.path_params.get("stream"),
+            anyhow=self.narrow,
+            path=request.url.path,
+            session=request,
+        )
         allowance = edge.reads.take(key.id, self._tokens(request.query_params.get("limit", "")))
         if not allowance.allowed:
             raise too_many("API key", allowance)
@@ -64,9 +86,41 @@ class Admission:
         return self._cost + rows / self._rows_a_token
 
 
-def scoped(*scopes: str, cost: float = 1.0, rows_a_token: int = 100) -> Admission:
+def scoped(*scopes: str, narrow: bool = False, cost: float = 1.0, rows_a_token: int = 100) -> Admission:
     """The dependency for these scopes."""
-    return Admission(scopes, cost, rows_a_token)
+    return Admission(scopes, narrow=narrow, cost=cost, rows_a_token=rows_a_token)
+
+
+class Noting:
+    """Tells the audit what the request's caller does."""
+
+    def __init__(self, edge: Edge, address: str) -> None:
+        self._edge, self._address = edge, address
+
+    def __call__(self, event: str, key: Key, *, outcome: str = "ok", **detail: object) -> None:
+        """`detail` holds what it was about, never a payload."""
+        self._edge.audit.record(
+            event, actor=actor_of(key), role=role_of(key), outcome=outcome, address=self._address, detail=detail
+        )
+
+
+def noting(request: Request) -> Noting:
+    """The audit for this request."""
+    return Noting(edge_of(request), _address(request))
+
+
+async def refuse(request: Request, error: Exception) -> Response:
+    """Answers a 401 or 403, whoever found it, and tells the audit."""
+    assert isinstance(error, AccessProblemError)
+    tell_refusal(edge_of(request), error, _address(request), request.url.path)
+    return problem_response(error, request.url.path)
+
+
+def _address(request: Request) -> str:
+    peer = request.client.host if request.client else ""
+    forwarded = headers_by_name(request.scope["headers"]).get(b"x-forwarded-for", b"")
+    return edge_of(request).addresses.of(peer, forwarded)
 
 
 EdgeOf = Annotated[Edge, Depends(edge_of)]
+Note = Annotated[Noting, Depends(noting)]

@@ -21,6 +21,7 @@ from pipeline_platform.gateway import (
     aggregates,
     alerts,
     assets,
+    audit,
     dead_letters,
     health,
     letter_changes,
@@ -28,12 +29,15 @@ from pipeline_platform.gateway import (
     replays,
     stats,
 )
+from pipeline_platform.gateway.access import refuse
 from pipeline_platform.gateway.buckets import Buckets
+from pipeline_platform.gateway.credentials import AccessProblemError
 from pipeline_platform.gateway.docs_page import add_docs
 from pipeline_platform.gateway.edge import Edge, make_edge
 from pipeline_platform.gateway.front import FrontDoor
 from pipeline_platform.gateway.hosts import AllowedHosts
 from pipeline_platform.gateway.ingest import INGEST_PATH, IngestEndpoint
+from pipeline_platform.gateway.logins import login_routes
 from pipeline_platform.gateway.observe import Observe
 from pipeline_platform.gateway.openapi import DESCRIPTION, describe
 from pipeline_platform.gateway.problems import install_problem_handlers
@@ -71,11 +75,12 @@ def build_app(settings: Settings, specs: Mapping[str, StreamSpec]) -> FastAPI:
         redoc_url=None,
     )
     app.state.edge = edge
-    app.router.routes.insert(0, Route(INGEST_PATH, IngestEndpoint(edge), methods=["POST"]))
-    for part in (lookup, aggregates, assets, dead_letters, letter_changes, replays, alerts, stats, health):
+    app.router.routes[:0] = [Route(INGEST_PATH, IngestEndpoint(edge), methods=["POST"]), *login_routes(edge.door)]
+    for part in (lookup, aggregates, assets, dead_letters, letter_changes, replays, alerts, audit, stats, health):
         app.include_router(part.router)
     add_docs(app)
     install_problem_handlers(app)
+    app.add_exception_handler(AccessProblemError, refuse)
     return app
 
 

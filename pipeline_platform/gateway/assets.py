@@ -7,12 +7,22 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Body, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline_platform.gateway.access import EdgeOf, scoped
+from pipeline_platform.gateway.access import EdgeOf, Note, scoped
+from pipeline_platform.gateway.admission import actor_of
 from pipeline_platform.gateway.asset_documents import AssetDocument, AssetList, Kind, document, page
 from pipeline_platform.gateway.bodies import SmallBodies
 from pipeline_platform.gateway.moments import Moment
 from pipeline_platform.gateway.openapi import BODY_PROBLEMS, NOTHING_TO_REPLAY, PROBLEMS
-from pipeline_platform.gateway.questions import LAST_ID, Question, RowId, Word, Words, refused_as, unknown_row
+from pipeline_platform.gateway.questions import (
+    LAST_ID,
+    Question,
+    RowId,
+    Word,
+    Words,
+    own_streams,
+    refused_as,
+    unknown_row,
+)
 from pipeline_platform.gateway.receipts import parse_receipt
 from pipeline_platform.gateway.replays import ReplayDocument, replay_document
 from pipeline_platform.queue.keys import Key
@@ -40,17 +50,17 @@ class AssetQuestion(Question):
     until: Moment | None = Field(None, description="Planned before.")
     text: Word | None = Field(None, description="Somewhere in the error's class or message, whatever the case.")
 
-    def filter(self) -> AssetFilter:
-        """As the warehouse has it."""
+    def filter(self, key: Key) -> AssetFilter:
+        """As the warehouse has it, within the key's streams."""
         return AssetFilter(
             kinds=tuple(self.kind),
-            streams=tuple(self.stream),
+            streams=own_streams(key, self.stream),
             asset_key=self.asset_key,
             partition=self.partition,
             states=tuple(self.state),
             job=self.job,
             run_id=self.run_id,
-            receipt=parse_receipt(self.receipt) if self.receipt is not None else None,
+            receipt=parse_receipt(self.receipt).receipt if self.receipt is not None else None,
             replay_id=self.replay,
             since=self.since,
             until=self.until,
@@ -76,21 +86,25 @@ class AssetReplayDocument(BaseModel):
     )
 
 
-@router.get("/assets", summary="Rows of the ledger", response_model=AssetList, dependencies=[Depends(scoped("read"))])
-def read_assets(edge: EdgeOf, asked: Annotated[AssetQuestion, Query()]) -> Response:
+@router.get("/assets", summary="Rows of the ledger", response_model=AssetList)
+def read_assets(
+    edge: EdgeOf,
+    asked: Annotated[AssetQuestion, Query()],
+    key: Annotated[Key, Depends(scoped("read", narrow=True))],
+) -> Response:
     """Every batch, replay, ETL partition and failed run, the newest first."""
-    which, place = asked.filter(), asked.place()
+    which, place = asked.filter(key), asked.place()
     with edge.heavy.place():
         found = list_assets(edge.engine, which, limit=asked.limit, below_id=place)
         body = page(found.rows, asked.following(found.next), edge.dagster_link)
     return Response(body, media_type="application/json")
 
 
-@router.get("/assets/{id}", summary="One row in full", dependencies=[Depends(scoped("read"))])
-def read_asset(edge: EdgeOf, id: RowId) -> AssetDocument:
+@router.get("/assets/{id}", summary="One row in full")
+def read_asset(edge: EdgeOf, id: RowId, key: Annotated[Key, Depends(scoped("read", narrow=True))]) -> AssetDocument:
     """With its failures, runs and timings."""
     row = get_asset(edge.engine, id)
-    if row is None:
+    if row is None or not key.sees(row.stream):
         raise unknown_row("row of assets", id)
     return document(row, edge.dagster_link)
 
@@ -99,17 +113,20 @@ def read_asset(edge: EdgeOf, id: RowId) -> AssetDocument:
 def replay_asset(
     edge: EdgeOf,
     id: RowId,
-    key: Annotated[Key, Depends(scoped("admin"))],
+    key: Annotated[Key, Depends(scoped("operate", narrow=True))],
+    note: Note,
     asked: Annotated[AssetReplayRequest | None, Body()] = None,
 ) -> AssetReplayDocument:
     """A dead batch by a replay of its dead letters; a failing one at once instead of after its pause.
 
     A partition, or a job that failed, by a run that is requested within seconds.
     """
-    if get_asset(edge.engine, id) is None:
+    row = get_asset(edge.engine, id)
+    if row is None or not key.sees(row.stream):
         raise unknown_row("row of assets", id)
     with refused_as("nothing-to-replay"):
         done = retry_asset(
-            edge.writer, id, requested_by=key.id, streams=edge.specs.keys(), note=asked.note if asked else None
+            edge.writer, id, requested_by=actor_of(key), streams=edge.specs.keys(), note=asked.note if asked else None
         )
+    note("replay", key, asset=id, replay=done.replay.id, matched=done.replay.matched)
     return AssetReplayDocument(asset_id=id, message=done.message, replay=replay_document(done.replay))

@@ -14,10 +14,11 @@ from pipeline_platform.queue.keys import Key, KeyStore, token_id
 REFRESH_SECONDS = 2.0
 _MISS_SECONDS = 0.1  # unknown tokens make Redis be asked at most this often, however many are sent
 _MAX_TOKEN = 128
+_REALM = 'Bearer realm="pipeline-platform"'
 
 
 class KeyCache:
-    """All keys, refreshed in the background; what is cached stays good while Redis is away."""
+    """All keys, refreshed in the background; what is cached stays good while Redis is away, until it expires."""
 
     def __init__(self, store: KeyStore, threads: Executor, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
@@ -52,10 +53,17 @@ class KeyCache:
         key = self._keys.get(token_id(token) or "") if self._keys is not None else None
         return key if key is not None and key.matches(token) else None
 
+    def former(self, token: str) -> Key | None:
+        """The key of a token that was good once: it is revoked or expired."""
+        key = self._keys.get(token_id(token) or "") if self._keys is not None else None
+        return key if key is not None and key.is_of(token) and not key.matches(token) else None
+
     async def find(self, token: str) -> Key | None:
         """The key of a token. One that is not in the cache may be a second old: then Redis decides, not the cache."""
         arrived = self._clock()
         key = self.known(token)
+        if key is None and self.former(token) is not None:
+            return None  # what is over does not come back
         while key is None and token_id(token) is not None and self._asked_at < arrived:
             await asyncio.sleep(self._asked_at + _MISS_SECONDS - self._clock())
             await self.refresh()
@@ -65,31 +73,59 @@ class KeyCache:
         return key
 
 
+class AccessProblemError(ProblemError):
+    """A 401 or 403, with what the audit is to know of it: why in a few words, and whose key it was."""
+
+    def __init__(self, kind: str, detail: str, *, reason: str, challenge: str = "", key: Key | None = None) -> None:
+        super().__init__(kind, detail, headers={"WWW-Authenticate": _REALM + challenge})
+        self.reason = reason
+        self.key = key
+        self.told = False  # to the audit
+
+
 def presented_token(authorization: bytes, api_key: bytes) -> str:
     """The token of `Authorization: Bearer ...` or `X-API-Key: ...`; a 401 problem when there is none."""
     scheme, _, rest = authorization.partition(b" ")
     raw = rest.strip() if scheme.lower() == b"bearer" else api_key.strip()
     if not raw:
-        raise unauthorized("Send an API key as `Authorization: Bearer <key>` or `X-API-Key: <key>`.")
+        detail = "Send an API key as `Authorization: Bearer <key>` or `X-API-Key: <key>`."
+        raise AccessProblemError("unauthorized", detail, reason="no key")
     if len(raw) > _MAX_TOKEN or not raw.isascii():
-        raise unauthorized("The API key is not known, or was revoked.")
+        raise AccessProblemError("unauthorized", _UNKNOWN, reason="unknown key")
     return raw.decode()
 
 
-def require_scope(key: Key | None, scopes: tuple[str, ...]) -> Key:
-    """The key if it is good for one of `scopes`; otherwise a 401 or 403 problem."""
-    if key is None:
-        raise unauthorized("The API key is not known, or was revoked.", error="invalid_token")
+_UNKNOWN = "The API key is not known, or was revoked."
+
+
+def unknown_key(former: Key | None) -> AccessProblemError:
+    """The 401 problem of a token that is nobody's, or of a key that is over. Only the token's holder hears which."""
+    detail, reason = _UNKNOWN, "unknown key"
+    if former is not None:
+        reason = "revoked key"
+        if former.revoked_at is None and former.expires_at is not None:
+            detail, reason = f"The API key expired on {former.expires_at:%Y-%m-%d at %H:%M} UTC.", "expired key"
+    return AccessProblemError("unauthorized", detail, reason=reason, challenge=', error="invalid_token"', key=former)
+
+
+def require_scope(key: Key, scopes: tuple[str, ...]) -> None:
+    """A 403 problem unless the key is good for one of `scopes`."""
     if not any(key.allows(scope) for scope in scopes):
         wanted = " or ".join(scopes)
-        challenge = f'Bearer realm="pipeline-platform", error="insufficient_scope", scope="{scopes[0]}"'
-        raise ProblemError(
-            "forbidden", f"This needs an API key with the scope {wanted}.", headers={"WWW-Authenticate": challenge}
+        raise AccessProblemError(
+            "forbidden",
+            f"This needs an API key with the scope {wanted}.",
+            reason=f"needs {wanted}",
+            challenge=f', error="insufficient_scope", scope="{scopes[0]}"',
+            key=key,
         )
-    return key
 
 
-def unauthorized(detail: str, error: str = "") -> ProblemError:
-    """The 401, with its challenge."""
-    challenge = 'Bearer realm="pipeline-platform"' + (f', error="{error}"' if error else "")
-    return ProblemError("unauthorized", detail, headers={"WWW-Authenticate": challenge})
+def require_stream(key: Key, stream: str | None) -> None:
+    """A 403 problem unless the key is good for the stream; None asks for what tells of all streams."""
+    if key.sees(stream):
+        return
+    names = ", ".join(sorted(key.streams or ()))
+    detail = f"This API key is for {names} only" + ("; this address tells of all streams." if stream is None else ".")
+    reason = "all streams" if stream is None else "another stream"
+    raise AccessProblemError("forbidden", detail, reason=reason, challenge=', error="insufficient_scope"', key=key)

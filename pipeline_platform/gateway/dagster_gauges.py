@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from pipeline_platform.gateway.gauges import Gauges, show
 from pipeline_platform.gateway.metrics import Metrics
-from pipeline_platform.warehouse.engine import connect
+from pipeline_platform.warehouse.engine import READING, connect
 
 STATEMENT_MILLISECONDS = 2_000
 NEWEST_TICKS = 2_000  # the most that are looked at: at 33 a second, the last minute's
@@ -51,12 +51,8 @@ class DagsterGauges(Gauges):
 
     def __init__(self, url: str, metrics: Metrics, *, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(clock=clock)
-        limited = sa.make_url(url).update_query_dict(
-            {"options": f"-c statement_timeout={STATEMENT_MILLISECONDS}"}, append=True
-        )
-        self._engine = connect(
-            limited.render_as_string(hide_password=False), pool_size=1, application="pipeline-gateway-metrics"
-        )
+        settings = {**READING, "statement_timeout": str(STATEMENT_MILLISECONDS)}
+        self._engine = connect(url, pool_size=1, application="pipeline-gateway-metrics", settings=settings)
         self._metrics = metrics
         metrics.register_dagster()
 

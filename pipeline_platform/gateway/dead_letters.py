@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Literal
 
 import anyio
@@ -15,16 +16,27 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Receive, Scope, Send
 
 from pipeline_platform.core.rejections import Reason
-from pipeline_platform.gateway.access import EdgeOf, scoped
+from pipeline_platform.gateway.access import EdgeOf, Note, scoped
 from pipeline_platform.gateway.edge import Edge
 from pipeline_platform.gateway.moments import Moment
 from pipeline_platform.gateway.openapi import PROBLEMS
 from pipeline_platform.gateway.problems import ProblemError
-from pipeline_platform.gateway.questions import LAST_ID, Question, RowId, Word, Words, as_made, unknown_row
+from pipeline_platform.gateway.questions import (
+    LAST_ID,
+    Question,
+    ReceiptWord,
+    RowId,
+    Word,
+    Words,
+    as_made,
+    unknown_row,
+)
+from pipeline_platform.queue.keys import Key
 from pipeline_platform.warehouse.dead_letters import Letter, LetterFilter, get_letter, list_letters, stream_letters
 
 # Payloads may be private, hence the scope.
-router = APIRouter(prefix="/v1", tags=["dead letters"], dependencies=[Depends(scoped("admin"))], responses=PROBLEMS)
+router = APIRouter(prefix="/v1", tags=["dead letters"], responses=PROBLEMS)
+Admin = Annotated[Key, Depends(scoped("admin"))]
 
 SHOWN = 500  # characters of a payload in a list
 CHUNK = 64 * 2**10  # bytes of an export that are sent at once
@@ -43,7 +55,7 @@ class LetterParts(BaseModel):
     reason: list[Reason] = Field([], max_length=20, description="Why it was refused; several times for several.")
     state: list[LetterState] = Field([], max_length=4, description="Several times for several. Default: all.")
     field: Words = Field([], description="The field that is to blame; several times for several.")
-    receipt: Word | None = Field(None, description="The receipt of the request it came in.")
+    receipt: ReceiptWord | None = Field(None, description="The receipt of the request it came in.")
     batch: int | None = Field(None, ge=1, le=LAST_ID, description="The batch that refused it first.")
     since: Moment | None = Field(None, description="Last refused then or later: RFC 3339 with offset, or epoch ms.")
     until: Moment | None = Field(None, description="Last refused before.")
@@ -102,12 +114,13 @@ class LetterList(BaseModel):
 
 
 @router.get("/dead-letters", summary="Refused events", response_model=LetterList)
-def read_dead_letters(edge: EdgeOf, asked: Annotated[LetterQuestion, Query()]) -> Response:
+def read_dead_letters(edge: EdgeOf, asked: Annotated[LetterQuestion, Query()], key: Admin, note: Note) -> Response:
     """The newest first."""
     which, place = asked.filter(), asked.place()
     with edge.heavy.place():
         page = list_letters(edge.engine, which, limit=asked.limit, after_id=place)
         letters = [letter_document(letter, edge.dagster_link, shown=SHOWN) for letter in page.letters]
+        note("dead-letters-read", key, filter=which.document(), count=len(letters))
         return as_made(LetterList(data=letters, next_cursor=asked.following(page.next)))
 
 
@@ -117,7 +130,9 @@ def read_dead_letters(edge: EdgeOf, asked: Annotated[LetterQuestion, Query()]) -
     response_class=StreamingResponse,
     responses={200: {"content": {NDJSON: {"schema": {"type": "string"}}}, "description": "A letter a line."}},
 )
-def export_dead_letters(edge: EdgeOf, asked: Annotated[LetterParts, Query()]) -> StreamingResponse:
+def export_dead_letters(
+    edge: EdgeOf, asked: Annotated[LetterParts, Query()], key: Admin, note: Note
+) -> StreamingResponse:
     """The oldest first, payloads in full, from one snapshot, however many there are. Two exports at a time.
 
     What is not read within ten minutes breaks off: an answer without its end is not complete.
@@ -125,35 +140,43 @@ def export_dead_letters(edge: EdgeOf, asked: Annotated[LetterParts, Query()]) ->
     if not edge.exports.acquire(blocking=False):
         detail = "As many exports as may be are under way; ask again when one is done."
         raise ProblemError("rate-limited", detail, headers={"Retry-After": "10"})
-    chunks = _chunks(edge, asked.filter())
+    chunks = _chunks(edge, asked.filter(), partial(note, "dead-letters-exported", key))
     first = next(chunks)  # a warehouse that is away is a 503, not an answer that breaks off
     return _Export(first, chunks)
 
 
 @router.get("/dead-letters/{id}", summary="One refused event in full")
-def read_dead_letter(edge: EdgeOf, id: RowId) -> LetterDocument:
+def read_dead_letter(edge: EdgeOf, id: RowId, key: Admin, note: Note) -> LetterDocument:
     """With all of its payload."""
     letter = get_letter(edge.engine, id)
     if letter is None:
         raise unknown_row("dead letter", id)
+    note("dead-letters-read", key, filter={"ids": [id]}, count=1)
     return letter_document(letter, edge.dagster_link)
 
 
-def _chunks(edge: Edge, which: LetterFilter) -> Generator[bytes]:
-    """The export in pieces, an empty one at the end. Gives its place to the next export when it is over or dropped."""
+def _chunks(edge: Edge, which: LetterFilter, note: Callable[..., None]) -> Generator[bytes]:
+    """The export in pieces, an empty one at the end. Gives its place to the next export when it is over or dropped.
+
+    The audit hears how many letters were read, whether or not somebody went away meanwhile.
+    """
+    count, outcome = 0, "failed"
     try:
         lines: list[bytes] = []
         size = 0
         for letter in stream_letters(edge.engine, which):
             line = letter_document(letter, edge.dagster_link).model_dump_json(exclude={"truncated", "links"})
             lines.append(line.encode() + b"\n")
+            count += 1
             size += len(lines[-1])
             if size >= CHUNK:
                 yield b"".join(lines)
                 lines, size = [], 0
         yield b"".join(lines)
+        outcome = "ok"
     finally:
         edge.exports.release()
+        note(outcome=outcome, filter=which.document(), count=count)
 
 
 class _Export(StreamingResponse):

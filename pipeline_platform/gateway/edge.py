@@ -12,8 +12,13 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from pipeline_platform.access.addresses import ClientAddresses
+from pipeline_platform.access.audit import Audit, Auditor
+from pipeline_platform.access.building import build_doorkeeper, refused_by
+from pipeline_platform.access.doorkeeper import Doorkeeper
 from pipeline_platform.core.streams import StreamSpec
-from pipeline_platform.gateway.addresses import ClientAddresses
+from pipeline_platform.doors import access_config
+from pipeline_platform.errors import PlatformError
 from pipeline_platform.gateway.buckets import Buckets
 from pipeline_platform.gateway.credentials import REFRESH_SECONDS as KEYS_SECONDS
 from pipeline_platform.gateway.credentials import KeyCache
@@ -31,20 +36,27 @@ from pipeline_platform.gateway.pressure import Pressure
 from pipeline_platform.gateway.problems import ProblemError, shown
 from pipeline_platform.gateway.rates import RateLimiter
 from pipeline_platform.gateway.readiness import Readiness, readiness
+from pipeline_platform.gateway.receipt_tags import REFRESH_SECONDS as TAGS_SECONDS
+from pipeline_platform.gateway.receipt_tags import ReceiptTags
 from pipeline_platform.gateway.receipts import ReceiptBook
 from pipeline_platform.gateway.stats_board import StatsBoard
 from pipeline_platform.gateway.worker_gauges import WorkerGauges
 from pipeline_platform.queue.connection import connect as connect_queue
+from pipeline_platform.queue.key_uses import KeyUses
 from pipeline_platform.queue.keys import KeyStore
 from pipeline_platform.queue.limits import Limit, TokenBuckets
+from pipeline_platform.queue.receipt_secret import ReceiptSecret
 from pipeline_platform.queue.redis_streams import RedisStreams
 from pipeline_platform.queue.workers import WorkerBoard
 from pipeline_platform.settings import Settings, require
+from pipeline_platform.warehouse.engine import READING
 from pipeline_platform.warehouse.engine import connect as connect_warehouse
 
+USES_SECONDS = 10.0  # between two writings of when keys were used
 HEAVY = 4  # lists at once: each is some milliseconds of the processor, which ingest shares
 EXPORTS = 2  # at once: each holds one of the engine's connections for as long as its reader takes
 _SIDE_TIMEOUT = 3.0  # for what may be asked again; appends wait longer, because nobody knows how a lost one ended
+_AUDIT_PATIENCE = 3.0  # seconds at the end; what is not in the table by then is in the audit's log alone
 _log = logging.getLogger(__name__)
 
 
@@ -52,7 +64,7 @@ _log = logging.getLogger(__name__)
 class Edge:
     """One gateway process. Nothing in it needs a server to be up when it is made.
 
-    `engine` only reads, as a role that may not write; `writer` is for what admins ask to be changed.
+    `engine` only reads, as a role that may not write; `writer` is for what admins ask to be changed, and the audit.
     """
 
     specs: Mapping[str, StreamSpec]
@@ -65,6 +77,9 @@ class Edge:
     exports: threading.Semaphore
     flusher: Flusher
     keys: KeyCache
+    key_uses: KeyUses
+    audit: Audit
+    door: Doorkeeper
     addresses: ClientAddresses
     limit_ip: RateLimiter
     limit_key: RateLimiter
@@ -72,6 +87,7 @@ class Edge:
     heavy: Places
     pressure: Pressure
     receipts: ReceiptBook
+    tags: ReceiptTags
     outcomes: OutcomePoller
     stats: StatsBoard
     metrics: Metrics
@@ -96,6 +112,8 @@ class Edge:
         tasks = [
             asyncio.create_task(_repeat(self.keys.refresh, KEYS_SECONDS)),
             asyncio.create_task(_repeat(self._measure, PRESSURE_SECONDS)),
+            asyncio.create_task(_repeat(self.tags.refresh, TAGS_SECONDS)),
+            asyncio.create_task(_repeat(self._flush_uses, USES_SECONDS)),
         ]
         try:
             yield
@@ -105,11 +123,23 @@ class Edge:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.outcomes.close()
+            await asyncio.get_running_loop().run_in_executor(None, self._tell_the_last)
             for pool in (self.threads, self.parsers):
                 pool.shutdown(wait=True, cancel_futures=True)
             self.gauges.close()
+            self.door.close()
             self.engine.dispose()
             self.writer.dispose()
+
+    async def _flush_uses(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self.threads, self.key_uses.flush)
+
+    def _tell_the_last(self) -> None:
+        with contextlib.suppress(PlatformError):
+            self.key_uses.flush()
+        lost = self.audit.close(_AUDIT_PATIENCE)
+        if lost:
+            _log.warning("%d entries of the audit are not in its table; see audit.log", lost)
 
     async def _measure(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self.threads, self.pressure.measure)
@@ -127,8 +157,11 @@ def make_edge(settings: Settings, specs: Mapping[str, StreamSpec]) -> Edge:
     queue = RedisStreams(connect_queue(redis_url, connections=32), ttl=settings.idempotency_ttl)
     side = connect_queue(redis_url, timeout=_SIDE_TIMEOUT, connections=32)
     side_queue = RedisStreams(side)
-    engine = connect_warehouse(database_url, pool_size=8, application="pipeline-gateway")
+    engine = connect_warehouse(database_url, pool_size=8, application="pipeline-gateway", settings=READING)
     writer_url = settings.loader_database_url or settings.database_url or database_url
+    writer = connect_warehouse(writer_url, pool_size=2, application="pipeline-gateway writer")
+    logs = settings.state_dir / "logs"  # where `up` has one
+    audit = Auditor(writer, logs / "audit.log" if logs.is_dir() else None)
     threads = ThreadPoolExecutor(8, "side")
     metrics = Metrics()
     sources: list[Gauges] = [LedgerGauges(engine, metrics, specs), WorkerGauges(WorkerBoard(side), metrics)]
@@ -152,11 +185,18 @@ def make_edge(settings: Settings, specs: Mapping[str, StreamSpec]) -> Edge:
         wait_max_seconds=settings.wait_max_seconds,
         queue=side_queue,
         engine=engine,
-        writer=connect_warehouse(writer_url, pool_size=1, application="pipeline-gateway writer"),
+        writer=writer,
         dagster_link=settings.dagster_link,
         exports=threading.Semaphore(EXPORTS),
         flusher=Flusher(queue, observe=metrics.appended),
         keys=keys,
+        key_uses=KeyUses(side),
+        audit=audit,
+        door=build_doorkeeper(
+            access_config(settings, public_url=settings.gateway_url, host=settings.host, port=settings.port),
+            audit.record,
+            refused_by(audit),
+        ),
         addresses=ClientAddresses(settings.trusted_proxies),
         limit_ip=RateLimiter("ip", buckets, Limit.of(settings.rate_limit_ip, settings.rate_limit_burst), threads),
         limit_key=RateLimiter("key", buckets, Limit.of(settings.rate_limit_key, settings.rate_limit_burst), threads),
@@ -164,6 +204,7 @@ def make_edge(settings: Settings, specs: Mapping[str, StreamSpec]) -> Edge:
         heavy=Places(HEAVY),
         pressure=pressure,
         receipts=receipts,
+        tags=ReceiptTags(ReceiptSecret(side), threads),
         outcomes=OutcomePoller(receipts, threads),
         stats=StatsBoard(engine, pressure),
         metrics=metrics,

@@ -9,7 +9,7 @@ import asyncio
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipeline_platform.gateway.addresses import ClientAddresses
+from pipeline_platform.access.addresses import ClientAddresses
 from pipeline_platform.gateway.admission import ALLOWANCE, rate_headers
 from pipeline_platform.gateway.buckets import Buckets
 from pipeline_platform.gateway.hosts import AllowedHosts

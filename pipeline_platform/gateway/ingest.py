@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from pipeline_platform.core.entries import Receipt
+from pipeline_platform.core.entries import Receipt, TaggedReceipt
 from pipeline_platform.gateway.admission import admit, headers_by_name
 from pipeline_platform.gateway.body import DisconnectedError, canonical_events, parser_of, read_body
 from pipeline_platform.gateway.contract import require_contract
@@ -71,9 +71,11 @@ class IngestEndpoint:
         edge = self._edge
         headers = headers_by_name(scope["headers"])
         client = scope.get("client")
-        key, allowance = await admit(edge, client[0] if client else "", headers, INGEST)
         stream: str = scope["path_params"]["stream"]
+        peer = client[0] if client else ""
+        key, allowance = await admit(edge, peer, headers, INGEST, stream=stream, path=scope["path"])
         spec = edge.spec(stream)
+        await edge.tags.ready()
         options = self._options(scope["query_string"]) if scope["query_string"] else _NO_OPTIONS
         idempotency = headers.get(b"idempotency-key")
         if idempotency is not None and not _IDEMPOTENCY_KEY.match(idempotency):
@@ -89,7 +91,7 @@ class IngestEndpoint:
         outcome = await edge.flusher.append(item)
         if isinstance(outcome, QueueRefusal):
             raise edge.pressure.full(stream, "The queue refused the request; nothing of it was stored.")
-        receipt = Receipt(stream, outcome.id)
+        receipt = edge.tags.of(Receipt(stream, outcome.id), key)
         if outcome.conflict:
             raise ProblemError(
                 "idempotency-conflict",
@@ -106,7 +108,7 @@ class IngestEndpoint:
         if outcome.repeated:
             answer.append((b"idempotency-replayed", b"true"))
         if options.wait:
-            document = await edge.outcomes.wait(receipt, options.wait)
+            document = await edge.outcomes.wait(receipt, options.wait, whole=key.allows("read"))
             if document is not None:
                 return 200, answer, document.model_dump_json().encode()
         accepted = {
@@ -150,7 +152,7 @@ def _entry(stream: str, key: Key, count: int, data: bytes, idempotency: bytes | 
     return NewEntry(stream, count, data, key.id, scoped, digest)
 
 
-def _headers(receipt: Receipt, allowance: Allowance) -> list[tuple[bytes, bytes]]:
+def _headers(receipt: TaggedReceipt, allowance: Allowance) -> list[tuple[bytes, bytes]]:
     return [
         (b"content-type", b"application/json"),
         (b"location", f"/v1/receipts/{receipt}".encode()),

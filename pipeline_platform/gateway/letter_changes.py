@@ -11,14 +11,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pipeline_platform.core.edits import Edit
 from pipeline_platform.core.rejections import Reason
 from pipeline_platform.errors import PermanentError
-from pipeline_platform.gateway.access import EdgeOf, scoped
+from pipeline_platform.gateway.access import EdgeOf, Note, scoped
+from pipeline_platform.gateway.admission import actor_of
 from pipeline_platform.gateway.bodies import SmallBodies
+from pipeline_platform.gateway.credentials import AccessProblemError
 from pipeline_platform.gateway.dead_letters import LetterState
 from pipeline_platform.gateway.edge import Edge
 from pipeline_platform.gateway.moments import Moment
 from pipeline_platform.gateway.openapi import BODY_PROBLEMS, PROBLEMS
 from pipeline_platform.gateway.problems import ProblemError
-from pipeline_platform.gateway.questions import LAST_ID, Word, Words, refused_as
+from pipeline_platform.gateway.questions import LAST_ID, ReceiptWord, Word, Words, own_streams, refused_as
 from pipeline_platform.gateway.replays import ReplayDocument, replay_document
 from pipeline_platform.queue.keys import Key
 from pipeline_platform.warehouse.dead_letters import MOST_IDS, LetterFilter, count, list_letters, open_letters
@@ -40,7 +42,7 @@ class LetterFilterDocument(BaseModel):
     reasons: list[Reason] = Field([], max_length=20)
     states: list[LetterState] = Field([], max_length=4, description='["open"] alone means all that are open.')
     fields: Words = Field([], description="The fields that are to blame.")
-    receipt: Word | None = None
+    receipt: ReceiptWord | None = None
     batch_id: int | None = Field(None, ge=1, le=LAST_ID, description="The batch that refused them first.")
     since: Moment | None = Field(None, description="Last refused then or later: RFC 3339 with offset, or epoch ms.")
     until: Moment | None = Field(None, description="Last refused before.")
@@ -109,7 +111,7 @@ class ExampleDocument(BaseModel):
 
     id: int
     stream: str
-    before: str
+    before: str | None = Field(description="Null for keys without the scope `admin`, as is `after`.")
     after: str | None = Field(description="What the edit makes of it; null: nothing.")
     outcome: str = Field(description="pass, or the reason that it would be refused for.")
     field: str
@@ -145,17 +147,29 @@ class ChangeDocument(BaseModel):
     | {202: {"model": ChangeDocument, "description": "It has begun; Location says how it goes."}},
 )
 def replay_letters(
-    edge: EdgeOf, asked: ReplayRequest, key: Annotated[Key, Depends(scoped("admin"))], response: Response
+    edge: EdgeOf,
+    asked: ReplayRequest,
+    key: Annotated[Key, Depends(scoped("operate", narrow=True))],
+    note: Note,
+    response: Response,
 ) -> ChangeDocument:
     """By Dagster runs, with the identity they came with: pressed twice or raced, a letter is taken once.
 
     200 for a dry run, and where nothing matched; 202 when it has begun.
     """
     edit = asked.edit.edit() if asked.edit is not None else None
-    which, dry = _decided(edge, asked, replay=True)
+    payloads = key.allows("admin")
+    if not payloads:
+        _refuse_probing(asked, key)
+    which, dry = _decided(edge, asked, key, replay=True)
     if dry:
-        return _would(preview(edge.engine, edge.specs, which, edit))
-    done = begin(edge.writer, which, edit, requested_by=key.id, streams=edge.specs.keys(), note=asked.note)
+        found = preview(edge.engine, edge.specs, which, edit)
+        if payloads:
+            examples = len(found.examples[:_EXAMPLES])
+            note("dead-letters-read", key, filter=which.document(), count=examples, dry_run=True)
+        return _would(found, payloads=payloads)
+    done = begin(edge.writer, which, edit, requested_by=actor_of(key), streams=edge.specs.keys(), note=asked.note)
+    note("replay", key, replay=done.id, filter=which.document(), matched=done.matched, edited=edit is not None)
     if done.state == "running":
         response.status_code = 202
         response.headers["Location"] = f"/v1/replays/{done.id}"
@@ -164,24 +178,33 @@ def replay_letters(
 
 @router.post("/dead-letters/discard", summary="Give refused events up", responses=BODY_PROBLEMS)
 def discard_letters(
-    edge: EdgeOf, asked: DiscardRequest, key: Annotated[Key, Depends(scoped("admin"))]
+    edge: EdgeOf, asked: DiscardRequest, key: Annotated[Key, Depends(scoped("admin"))], note: Note
 ) -> ChangeDocument:
     """They can be looked at until their retention ends, and are not replayed any more."""
-    which, dry = _decided(edge, asked, replay=False)
+    which, dry = _decided(edge, asked, key, replay=False)
     if dry:
         matched = count(edge.engine, replace(which, states=("open",)))
         message = f"{matched} open dead letters would be discarded. Nothing was changed: this was a dry run."
         return ChangeDocument(dry_run=True, matched=matched, message=message, preview=None, replay=None)
-    done = discard(edge.writer, which, requested_by=key.id, note=asked.note)
+    done = discard(edge.writer, which, requested_by=actor_of(key), note=asked.note)
+    note("discard", key, replay=done.id, filter=which.document(), matched=done.matched)
     return _did(done, f"{done.matched} dead letters are discarded, by request {done.id}.")
 
 
-def _decided(edge: Edge, asked: DiscardRequest, *, replay: bool) -> tuple[LetterFilter, bool]:
+def _refuse_probing(asked: DiscardRequest, key: Key) -> None:
+    """Who may not read payloads may not ask either what is in them, and be answered by what matches."""
+    if asked.filter is not None and asked.filter.text is not None:
+        detail = "To look for a text in payloads needs an API key with the scope admin."
+        raise AccessProblemError("forbidden", detail, reason="text in payloads", key=key)
+
+
+def _decided(edge: Edge, asked: DiscardRequest, key: Key, *, replay: bool) -> tuple[LetterFilter, bool]:
     """Which letters, and whether it is a dry run: asked for or, unless said otherwise, when more than one matches.
 
     A repeat of an event_id that the filter does not name is not taken by a replay: the dry run says so.
     """
     which = asked.which()
+    which = replace(which, streams=own_streams(key, which.streams))
     with refused_as("bad-parameter"):
         open_letters(which)
     if asked.dry_run is not None:
@@ -192,11 +215,13 @@ def _decided(edge: Edge, asked: DiscardRequest, *, replay: bool) -> tuple[Letter
     named = which.reasons or which.ids
     if replay and not named and found[0].reason == Reason.DUPLICATE_EVENT_ID:
         return which, True
-    return LetterFilter(ids=(found[0].id,)), False  # that one, whatever comes to match meanwhile
+    return LetterFilter(ids=(found[0].id,), streams=which.streams), False  # that one, whatever comes to match meanwhile
 
 
-def _would(found: Preview) -> ChangeDocument:
+def _would(found: Preview, *, payloads: bool) -> ChangeDocument:
     examples = [ExampleDocument.model_validate(each, from_attributes=True) for each in found.examples[:_EXAMPLES]]
+    if not payloads:
+        examples = [each.model_copy(update={"before": None, "after": None}) for each in examples]
     sample = f" of a sample of {found.tried}" if found.sampled else ""
     message = f"{found.matched} open dead letters match; {found.would_pass}{sample} would pass now. "
     return ChangeDocument(

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Path
 from pydantic import BaseModel, Field
 
-from pipeline_platform.gateway.access import EdgeOf, scoped
+from pipeline_platform.gateway.access import EdgeOf, Note, scoped
+from pipeline_platform.gateway.admission import actor_of
 from pipeline_platform.gateway.edge import Edge
 from pipeline_platform.gateway.openapi import PROBLEMS
 from pipeline_platform.gateway.receipts import ReceiptDocument, parse_receipt, unknown_receipt
@@ -98,20 +99,24 @@ class StreamDocument(StreamSummary):
 @router.get("/receipts/{receipt}", summary="What became of an accepted request")
 def read_receipt(
     edge: EdgeOf,
-    receipt: str = Path(description="As the 202 gave it, such as `telemetry.1763712000000-0`."),
-    _: object = Depends(scoped("ingest", "read", cost=0.2)),  # one look into an index, and who waits asks often
+    # One look into an index, and who waits asks often.
+    key: Annotated[Key, Depends(scoped("ingest", "read", narrow=True, cost=0.2))],
+    receipt: str = Path(description="As the 202 gave it, such as `telemetry.1763712000000-0.mfzwizltoq2gs3ro`."),
 ) -> ReceiptDocument:
-    """Its state, counts, batch, run and times."""
-    parsed = parse_receipt(receipt)
-    if parsed.stream not in edge.specs:
+    """Its state, counts, batch, run and times. Keys without the scope `read` see their own requests, and less of them.
+
+    With it the tag at the end may be left out.
+    """
+    asked = parse_receipt(receipt)
+    if asked.receipt.stream not in edge.specs or not edge.tags.may_see(key, asked):
         raise unknown_receipt(receipt)
-    return edge.receipts.find(parsed)
+    return edge.receipts.find(asked, whole=key.allows("read"))
 
 
 @router.get("/streams", summary="The declared streams")
-def list_streams(edge: EdgeOf, _: object = Depends(scoped("ingest", "read"))) -> StreamList:
-    """Their fields and links."""
-    return StreamList(streams=[StreamSummary(**_summary(edge, name)) for name in sorted(edge.specs)])
+def list_streams(edge: EdgeOf, key: Annotated[Key, Depends(scoped("ingest", "read", narrow=True))]) -> StreamList:
+    """Their fields and links; those that the key is good for."""
+    return StreamList(streams=[StreamSummary(**_summary(edge, name)) for name in sorted(edge.specs) if key.sees(name)])
 
 
 @router.get("/streams/{stream}", summary="One stream: its spec and where it stands")
@@ -142,10 +147,13 @@ def read_stream(edge: EdgeOf, stream: str, _: object = Depends(scoped("read"))) 
 
 
 @router.post("/streams/{stream}/resume", summary="Close the stream's breaker")
-def resume_stream(edge: EdgeOf, stream: str, key: Annotated[Key, Depends(scoped("admin"))]) -> ResumeDocument:
+def resume_stream(
+    edge: EdgeOf, stream: str, key: Annotated[Key, Depends(scoped("operate"))], note: Note
+) -> ResumeDocument:
     """Goes on with planning whatever was rejected; harmless where the breaker is closed."""
     edge.spec(stream)
-    resumed = Breakers(edge.writer).resume(stream, f"key {key.id}", datetime.now(UTC))
+    resumed = Breakers(edge.writer).resume(stream, actor_of(key), datetime.now(UTC))
+    note("resume", key, stream=stream, resumed=resumed)
     return ResumeDocument(stream=stream, resumed=resumed, health=_health(edge, stream))
 
 

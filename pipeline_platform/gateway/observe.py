@@ -29,7 +29,10 @@ class Observe:
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *_SAFE]
+                message["headers"] = [
+                    *message["headers"],
+                    *(header for header in _SAFE if header not in message["headers"]),
+                ]
                 self._note(scope, message["status"], time.perf_counter() - started)
             await send(message)
 

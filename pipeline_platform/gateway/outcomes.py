@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import Executor
 
-from pipeline_platform.core.entries import EntryId, Receipt
+from pipeline_platform.core.entries import EntryId, TaggedReceipt
 from pipeline_platform.errors import PlatformError
 from pipeline_platform.gateway.receipts import ReceiptBook, ReceiptDocument
 
@@ -22,8 +22,12 @@ class OutcomePoller:
         self._waiting: dict[str, dict[EntryId, list[asyncio.Future[None]]]] = {}
         self._pollers: dict[str, asyncio.Task[None]] = {}
 
-    async def wait(self, receipt: Receipt, timeout: float) -> ReceiptDocument | None:
-        """The outcome of the request, or None when it is not settled within `timeout` seconds."""
+    async def wait(self, asked: TaggedReceipt, timeout: float, *, whole: bool) -> ReceiptDocument | None:
+        """The outcome of the request, or None when it is not settled within `timeout` seconds.
+
+        `whole` is as `ReceiptBook.find` has it.
+        """
+        receipt = asked.receipt
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         stream = self._waiting.setdefault(receipt.stream, {})
@@ -33,7 +37,7 @@ class OutcomePoller:
         try:
             async with asyncio.timeout(timeout):
                 await future
-            return await loop.run_in_executor(self._threads, self._receipts.find, receipt)
+            return await loop.run_in_executor(self._threads, lambda: self._receipts.find(asked, whole=whole))
         except (TimeoutError, PlatformError, asyncio.CancelledError):
             # The request was accepted, whatever its outcome will be. A cancellation is the server's shutdown, and the
             # client had better hear its receipt before that.

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated
 
 from fastapi import Path, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from pipeline_platform.core.entries import TaggedReceipt
 from pipeline_platform.errors import PermanentError
+from pipeline_platform.gateway.credentials import require_stream
 from pipeline_platform.gateway.cursor import decode_place, encode_place, question_of
 from pipeline_platform.gateway.problems import ProblemError
+from pipeline_platform.queue.keys import Key
 
 LAST_ID = 2**63 - 1
 RowId = Annotated[int, Path(ge=1, le=LAST_ID, description="Its number.")]
@@ -24,6 +27,17 @@ def _without_nul(text: str) -> str:
 
 
 Word = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_without_nul)]
+
+
+def _without_tag(text: str) -> str:
+    try:
+        return str(TaggedReceipt.parse(text).receipt)
+    except PermanentError:
+        return text  # which finds nothing
+
+
+# Dead letters have receipts without the tags that producers get.
+ReceiptWord = Annotated[Word, AfterValidator(_without_tag)]
 Words = Annotated[list[Word], Field(max_length=100)]
 
 
@@ -46,6 +60,15 @@ class Question(BaseModel):
     def _digest(self) -> str:
         asked = self.model_dump_json(exclude={"limit", "cursor"})
         return question_of(type(self).__name__, {"asked": [asked]})
+
+
+def own_streams(key: Key, asked: Sequence[str]) -> tuple[str, ...]:
+    """The streams to look into, none meaning all: as asked, or all that the key is for. A 403 problem beyond these."""
+    for stream in asked:
+        require_stream(key, stream)
+    if not key.streams:
+        require_stream(key, None)  # none named means all, but not to a key that is for none
+    return tuple(asked) or tuple(sorted(key.streams or ()))
 
 
 @contextmanager

@@ -8,14 +8,14 @@ from typing import Literal
 import sqlalchemy as sa
 from pydantic import BaseModel, Field
 
-from pipeline_platform.core.entries import EntryId, Receipt
+from pipeline_platform.core.entries import EntryId, Receipt, TaggedReceipt
 from pipeline_platform.core.windows import to_datetime
 from pipeline_platform.errors import PermanentError
 from pipeline_platform.gateway.problems import ProblemError, shown
 from pipeline_platform.queue.protocol import Queue
 from pipeline_platform.warehouse.ledger import Ledger
 from pipeline_platform.warehouse.ledger_rows import LedgerRow
-from pipeline_platform.warehouse.receipts import EntryCounts, entry_counts, settled_entries
+from pipeline_platform.warehouse.receipts import EntryCounts, entry_counts, entry_reasons, settled_entries
 
 State = Literal["queued", "running", "loaded", "partial", "failed"]
 
@@ -65,7 +65,8 @@ class Times(BaseModel):
 class FailureDocument(BaseModel):
     """Why the latest attempt failed, and when the next one may begin."""
 
-    message: str
+    kind: Literal["transient", "permanent", "poison", "lost"] | None
+    message: str = Field(description="What it said; for keys without the scope `read` only what `kind` means.")
     attempt: int
     next_attempt_at: datetime | None = None
 
@@ -79,9 +80,13 @@ class ReceiptDocument(BaseModel):
         description="loaded: nothing is rejected, or all of it was replayed; partial: some events are; failed: all "
         "are, or the batch's latest attempt failed and will be repeated."
     )
+    final: bool = Field(description="Nothing more happens to it by itself.")
     counts: Counts
-    batch: BatchDocument | None = None
-    run: RunDocument | None = None
+    reasons: dict[str, int] = Field(
+        description="How many were rejected for which reason; not those whose dead letters are kept no longer."
+    )
+    batch: BatchDocument | None = Field(None, description="For keys with the scope `read`.")
+    run: RunDocument | None = Field(None, description="For keys with the scope `read`.")
     error: FailureDocument | None = None
     times: Times
     links: dict[str, str]
@@ -96,29 +101,35 @@ class ReceiptBook:
         self._ledger = Ledger(engine)
         self._dagster = dagster_link
 
-    def find(self, receipt: Receipt) -> ReceiptDocument:
-        """The outcome so far; the 404 problem when the request never was.
+    def find(self, asked: TaggedReceipt, *, whole: bool) -> ReceiptDocument:
+        """The outcome so far; the 404 problem when the request never was. `whole` is with batch, run and error texts.
 
         The ledger is asked twice because an entry may be settled and trimmed while the queue is asked.
         """
+        document = self._find(asked)
+        return document if whole else _own_part(document)
+
+    def _find(self, asked: TaggedReceipt) -> ReceiptDocument:
+        receipt = asked.receipt
         for _ in range(2):
             row = self._ledger.holding(receipt.stream, receipt.entry)
             if row is not None and row.settled:
                 counts = entry_counts(self._engine, row.id, [receipt.entry]).get(receipt.entry)
                 if counts is not None:
-                    return self._document(receipt, row, counts)
+                    return self._document(asked, row, counts)
                 if row.state == "loaded":
                     break
             entry = next(iter(self._queue.read(receipt.stream, receipt.entry, receipt.entry)), None)
             if entry is not None:
-                return self._document(receipt, row, EntryCounts(entry.count, 0, 0))
-        raise unknown_receipt(str(receipt))
+                return self._document(asked, row, EntryCounts(entry.count, 0, 0))
+        raise unknown_receipt(str(asked))
 
     def settled(self, stream: str, entries: list[EntryId]) -> set[EntryId]:
         """Those of `entries` that have their outcome."""
         return settled_entries(self._engine, stream, entries)
 
-    def _document(self, receipt: Receipt, row: LedgerRow | None, counts: EntryCounts) -> ReceiptDocument:
+    def _document(self, asked: TaggedReceipt, row: LedgerRow | None, counts: EntryCounts) -> ReceiptDocument:
+        receipt = asked.receipt
         state = _state(row, counts)
         final = row is not None and row.state in ("loaded", "replayed")
         times = Times(received_at=to_datetime(receipt.entry.ms * 1000))
@@ -134,12 +145,16 @@ class ReceiptBook:
             )
             if row.failing or row.state == "dead":
                 error = FailureDocument(
-                    message=row.error_message or "The run failed.", attempt=row.attempt, next_attempt_at=row.not_before
+                    kind=row.failures[-1].kind.value if row.failures else None,
+                    message=row.error_message or "The run failed.",
+                    attempt=row.attempt,
+                    next_attempt_at=row.not_before,
                 )
         return ReceiptDocument(
-            receipt=str(receipt),
+            receipt=str(asked),
             stream=receipt.stream,
             state=state,
+            final=row is not None and row.state in ("loaded", "dead", "replayed"),
             counts=Counts(
                 received=counts.received,
                 loaded=counts.loaded if final else None,
@@ -147,11 +162,12 @@ class ReceiptBook:
                 rejected=counts.rejected if final else None,
                 replayed=counts.replayed if final else None,
             ),
+            reasons=entry_reasons(self._engine, receipt) if final and counts.rejected else {},
             batch=_batch(row) if row is not None else None,
             run=RunDocument(id=row.run_id, url=f"{self._dagster}/runs/{row.run_id}") if row and row.run_id else None,
             error=error,
             times=times,
-            links=receipt_links(receipt),
+            links=receipt_links(asked),
         )
 
 
@@ -180,21 +196,37 @@ def _batch(row: LedgerRow) -> BatchDocument:
     )
 
 
-def receipt_links(receipt: Receipt) -> dict[str, str]:
+_MEANING = {
+    "transient": "Something that the run needs was away; it is tried again.",
+    "permanent": "The run failed, and whoever runs this platform has to act.",
+    "poison": "Some events of the batch cannot be processed; they are looked for.",
+    "lost": "The run was lost; it is tried again.",
+}
+
+
+def _own_part(document: ReceiptDocument) -> ReceiptDocument:
+    """What a producer needs of its own request: nothing of others' in the same batch, of runs, or of what they said."""
+    error = document.error
+    if error is not None:
+        error = error.model_copy(update={"message": _MEANING.get(error.kind or "", "The run failed.")})
+    return document.model_copy(update={"batch": None, "run": None, "error": error})
+
+
+def receipt_links(receipt: TaggedReceipt) -> dict[str, str]:
     """Where to go on from a receipt."""
-    stream = f"/v1/streams/{receipt.stream}"
+    stream = f"/v1/streams/{receipt.receipt.stream}"
     return {"receipt": f"/v1/receipts/{receipt}", "stream": stream, "aggregates": f"{stream}/aggregates"}
 
 
-def parse_receipt(text: str) -> Receipt:
+def parse_receipt(text: str) -> TaggedReceipt:
     """A receipt from a URL; what cannot be one was never given out, hence the 404 problem."""
     try:
-        receipt = Receipt.parse(text)
+        found = TaggedReceipt.parse(text)
     except PermanentError:
         raise unknown_receipt(text) from None
-    if max(receipt.entry) >= 2**63 or not text.isascii():
+    if max(found.receipt.entry) >= 2**63 or not text.isascii():
         raise unknown_receipt(text)
-    return receipt
+    return found
 
 
 def unknown_receipt(text: str) -> ProblemError:

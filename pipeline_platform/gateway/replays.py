@@ -26,7 +26,7 @@ class ReplayDocument(BaseModel):
     stream: str | None = Field(description="Where the filter names one.")
     filter: dict[str, Any] = Field(description="Which dead letters were asked for.")
     edit: dict[str, Any] | None
-    requested_by: str = Field(description="The API key's id, or the system user of the CLI.")
+    requested_by: str = Field(description="`key <id>`, `user <name>`, or the CLI's system user.")
     note: str | None
     state: Literal["running", "done"]
     matched: int = Field(description="Dead letters that it took.")

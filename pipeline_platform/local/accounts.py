@@ -1,29 +1,35 @@
-"""The operating-system account that embedded servers run as.
+"""The operating-system accounts that root hands work to: one for the embedded servers, another for our services.
 
-PostgreSQL refuses to run as root, and Valkey has no business to. Root therefore hands both to an unprivileged account;
-an ordinary user runs them as themselves. No account is ever created and no folder of the user's is ever widened.
+PostgreSQL refuses to run as root, and nothing else has any business to. An ordinary user runs everything as themselves.
+No account is ever created and no folder of the user's is ever widened.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pwd
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline_platform.errors import SettingError
 
 CANDIDATES = ("postgres", "nobody")
+SERVICE_CANDIDATES = ("nobody", "daemon")  # not PostgreSQL's, whose files are the events themselves
+UNPRIVILEGED_PORTS = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
 # Asked as the account itself, so that ACLs and mount options count too. Python is loaded before the switch: the
 # interpreter may well live where the account cannot look.
 _PROBE = """
 import os, sys
-uid, gid, *paths = sys.argv[1:]
+uid, gid, program, *paths = sys.argv[1:]
 os.setgroups([]); os.setgid(int(gid)); os.setuid(int(uid))
-print(next((path for path in paths if not os.access(path, os.X_OK)), ""))
+wanted = lambda path: os.X_OK if path == program or not os.path.isfile(path) else os.R_OK
+print(next((path for path in paths if not os.access(path, wanted(path))), ""))
 """
 
 
@@ -51,14 +57,61 @@ def server_account() -> Account | None:
     )
 
 
+def service_account(needed: Iterable[Path], ports: Iterable[int] = ()) -> tuple[Account | None, str]:
+    """Whom our own services run as: None for an ordinary user, and for root an account that reaches all of `needed`.
+
+    None and a sentence why, when root has to run them itself.
+    """
+    if os.geteuid() != 0:
+        return None, ""
+    try:
+        lowest = int(UNPRIVILEGED_PORTS.read_text())
+    except (OSError, ValueError):
+        lowest = 1024
+    if low := [port for port in ports if port < lowest]:
+        return None, f"port {low[0]} is root's alone; use one from {lowest} on and a proxy before it"
+    for name in SERVICE_CANDIDATES:
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        account = Account(name, entry.pw_uid, entry.pw_gid)
+        for path in needed:
+            if closed := first_unreachable(account, path):
+                return None, f"the account {name} cannot enter {closed}; install where it can, as in /opt or /srv"
+        return account, ""
+    return None, f"there is no account {' or '.join(SERVICE_CANDIDATES)}"
+
+
+def python_files() -> list[Path]:
+    """What an account has to reach to run our services: the interpreter, this package, and what it imports."""
+    origins = [importlib.util.find_spec(name) for name in ("pipeline_platform", "dagster", "psycopg", "uvicorn")]
+    packages = [Path(spec.origin) for spec in origins if spec is not None and spec.origin]
+    return [Path(sys.executable), Path(sys.executable).resolve(), *packages]
+
+
 def first_unreachable(account: Account | None, path: Path) -> Path | None:
-    """The first folder on the way to `path`, or `path` itself, that the account may not enter or execute."""
+    """The first folder on the way to `path`, or `path` itself, that the account may not enter, execute or read."""
     steps = [*reversed(path.parents), path]
+    program = str(path) if os.access(path, os.X_OK) else ""
     if account is None:
         return next((step for step in steps if not os.access(step, os.X_OK)), None)
-    command = [sys.executable, "-I", "-S", "-c", _PROBE, str(account.uid), str(account.gid), *map(str, steps)]
+    who = [str(account.uid), str(account.gid)]
+    command = [sys.executable, "-I", "-S", "-c", _PROBE, *who, program, *map(str, steps)]
     answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout.removesuffix("\n")
     return Path(answer) if answer else None
+
+
+def fresh_folder(path: Path, account: Account | None) -> Path:
+    """`path` made anew, empty, as a folder that nobody but the account enters.
+
+    Its parent has to be ours alone: what lies in such a folder is the account's, and root never writes there.
+    """
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
+    return private_folder(path, account)
 
 
 def require_reachable(account: Account | None, folder: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -17,7 +18,11 @@ FILE = "connections.json"
 
 @dataclass(frozen=True)
 class Connections:
-    """URLs and the first API key. They hold passwords: the file is readable by its owner only."""
+    """URLs and the first API key. They hold passwords: the file is readable by its owner only.
+
+    `warehouse_readonly_url` is for people, `warehouse_reader_url` the gateway's. `redis_url` is an admin's,
+    `redis_users` has the other users' by name. Servers of one's own may have one login for all.
+    """
 
     gateway_url: str
     dagster_url: str
@@ -28,6 +33,13 @@ class Connections:
     redis_url: str
     api_key: str = ""
     demo_prices_url: str = ""
+    warehouse_reader_url: str = ""
+    dagster_reader_url: str = ""
+    redis_users: Mapping[str, str] = field(default_factory=dict)
+
+    def queue_url(self, user: str) -> str:
+        """The queue as one of its users."""
+        return self.redis_users.get(user, self.redis_url)
 
     def save(self, state_dir: Path) -> None:
         """Writes the file, readable by its owner only, in one step."""
@@ -47,7 +59,7 @@ def find_connections(settings: Settings) -> Connections:
         ) from None
     except OSError:
         return _from_settings(settings)
-    known = {field.name for field in fields(Connections)}
+    known = {each.name for each in fields(Connections)}
     found = Connections(**{name: value for name, value in json.loads(text).items() if name in known})
     return replace(found, api_key=settings.api_key) if settings.api_key else found
 
@@ -69,9 +81,10 @@ def _from_settings(settings: Settings) -> Connections:
         dagster_url=settings.dagster_link,
         warehouse_url=settings.database_url,
         warehouse_loader_url=settings.loader_database_url or settings.database_url,
-        warehouse_readonly_url=settings.readonly_database_url or settings.database_url,
+        warehouse_readonly_url=settings.analyst_database_url or settings.readonly_database_url or settings.database_url,
         dagster_database_url=settings.dagster_database_url or beside(settings.database_url),
         redis_url=settings.redis_url,
         api_key=settings.api_key or "",
         demo_prices_url=settings.demo_prices_url or "",
+        warehouse_reader_url=settings.readonly_database_url or "",
     )

@@ -91,11 +91,13 @@ class BackfillStatus:
 
 
 class DagsterApi:
-    """The Dagster webserver at `url`."""
+    """The Dagster webserver at `url`, asked with an API key."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, api_key: str = "") -> None:
         self._url = url.rstrip("/")
         self._session = requests.Session()
+        if api_key:
+            self._session.headers["Authorization"] = f"Bearer {api_key}"
 
     def partitions(self, asset: str) -> Partitions:
         """The partitions of an asset, `prices/candles`. PermanentError when there is no such asset or partition."""
@@ -174,6 +176,10 @@ class DagsterApi:
             raise TransientError(
                 f"Dagster does not answer at {self._url} ({type(error).__name__}). Is `pipeline-platform up` running?"
             ) from None
+        if answer.status_code in (401, 403) and "error" in found:
+            raise PermanentError(
+                f"Dagster refuses: {found['error']} PIPELINE_API_KEY names a key with the scope operate."
+            )
         if errors := found.get("errors"):
             raise PermanentError(f"Dagster refuses: {errors[0].get('message')}")
         data: dict[str, Any] = found["data"]

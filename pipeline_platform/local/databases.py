@@ -1,4 +1,4 @@
-"""Databases and logins on a server that is running, embedded or one's own; everything here may be run again."""
+"""Databases on a server that is running, embedded or one's own; everything here may be run again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def ensure_databases(admin_url: str, names: Iterable[str]) -> list[str]:
     `admin_url` is a libpq URL of any database on the server. SettingError when its user may not create databases.
     """
     created = []
-    with _connected(admin_url) as connection:
+    with admin_connection(admin_url) as connection:
         for name in names:
             if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
                 continue
@@ -35,43 +35,20 @@ def ensure_databases(admin_url: str, names: Iterable[str]) -> list[str]:
     return created
 
 
-def ensure_login(
-    admin_url: str,
-    role: str,
-    password: str,
-    member_of: str | None = None,
-    statement_timeout_ms: int | None = None,
-) -> None:
-    """Make `role` a login with this password, in the group `member_of` (a role that exists) when it is given."""
-    with _connected(admin_url) as connection:
-        name = sql.Identifier(role)
-        # Hashed on our side: a statement that fails is logged by the server, and would be with the password in it.
-        hashed = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
-        try:
-            if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]).fetchone():
-                with contextlib.suppress(errors.DuplicateObject):  # somebody else was quicker
-                    connection.execute(sql.SQL("CREATE ROLE {}").format(name))
-            connection.execute(sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(name, sql.Literal(hashed)))
-            if member_of is not None:
-                connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(member_of), name))
-            milliseconds = sql.SQL("DEFAULT") if statement_timeout_ms is None else sql.Literal(statement_timeout_ms)
-            connection.execute(sql.SQL("ALTER ROLE {} SET statement_timeout TO {}").format(name, milliseconds))
-        except errors.UndefinedObject:
-            raise SettingError(f"The role {member_of} does not exist yet; run the migrations first.") from None
-        except errors.InsufficientPrivilege:
-            user = connection.info.user
-            raise SettingError(
-                f"The user {user} may not manage the role {role}; create it yourself, or grant {user} CREATEROLE."
-            ) from None
-
-
 # Dagster's tables that gain and, by the purge, lose rows all day.
 HISTORY = ("event_logs", "runs", "run_tags", "job_ticks", "asset_event_tags")
 
 
+# What the gateway's gauges read of it; what runs were configured with is none of theirs.
+GAUGED = ("daemon_heartbeats", "job_ticks")
+
+
 def tune_history(dagster_url: str) -> None:
-    """Let autovacuum look at Dagster's history early: its default waits for a fifth of a table to be dead."""
-    with _connected(dagster_url) as connection:
+    """Let autovacuum look at Dagster's history early, and the gateway at its gauges, once Dagster has made its tables.
+
+    Autovacuum's default waits for a fifth of a table to be dead.
+    """
+    with admin_connection(dagster_url) as connection:
         for table in HISTORY:
             connection.execute(
                 sql.SQL(
@@ -79,10 +56,14 @@ def tune_history(dagster_url: str) -> None:
                     "autovacuum_analyze_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 1)"
                 ).format(sql.Identifier(table))
             )
+        if connection.execute("select 1 from pg_roles where rolname = 'dagster_reader'").fetchone():
+            tables = sql.SQL(", ").join(map(sql.Identifier, GAUGED))
+            connection.execute(sql.SQL("GRANT SELECT ON {} TO dagster_reader").format(tables))
 
 
 @contextlib.contextmanager
-def _connected(admin_url: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+def admin_connection(admin_url: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    """A connection that commits each statement; WarehouseUnavailableError when there is none to be had."""
     try:
         connection = psycopg.connect(admin_url, autocommit=True, connect_timeout=5)
     except psycopg.OperationalError as error:

@@ -1,7 +1,7 @@
 """The demo load: a steady, realistic stream of events through the gateway, with the odd ones that real ones have.
 
 About 2 % are negative, 1 % invalid and 1 % late. Run by `pipeline-platform up --demo`; also `python -m
-pipeline_platform.local.demo`.
+pipeline_platform.local.demo` with PIPELINE_GATEWAY_URL and PIPELINE_API_KEY.
 """
 
 from __future__ import annotations
@@ -9,20 +9,15 @@ from __future__ import annotations
 import argparse
 import math
 import random
-import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import orjson
 import requests
 
-from pipeline_platform.local.connections import Connections, find_connections
-from pipeline_platform.local.demo_prices import backfill_history
-from pipeline_platform.settings import Settings
+from pipeline_platform.settings import Settings, require
 
 METRICS = {
     "temperature_c": (21.0, 4.0),
@@ -86,33 +81,35 @@ STREAMS: dict[str, tuple[Callable[[random.Random, datetime], Event], float]] = {
 }
 
 
-def run(where: Connections, *, seed: int, pace: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
+def run(
+    gateway: str, api_key: str, *, seed: int, pace: float = 1.0, clock: Callable[[], float] = time.monotonic
+) -> None:
     """Sends a request a stream a second until it is stopped; says how it goes every ten seconds."""
     rng = random.Random(seed)
     session = requests.Session()
-    session.headers["Authorization"] = f"Bearer {where.api_key}"
+    session.headers["Authorization"] = f"Bearer {api_key}"
     sent = refused = 0
     due, report = clock(), clock() + REPORT_SECONDS
     while True:
         for stream, (make, rate) in STREAMS.items():
             now = datetime.now(UTC)
             events = [make(rng, now) for _ in range(round(rate * pace))]
-            accepted = _send(session, where, stream, events)
+            accepted = _send(session, gateway, stream, events)
             sent, refused = sent + accepted, refused + len(events) - accepted
         if clock() >= report:
             report += REPORT_SECONDS
-            print(_progress(session, where, sent, refused), flush=True)
+            print(_progress(session, gateway, sent, refused), flush=True)
         due += 1.0
         time.sleep(max(0.0, due - clock()))
         due = max(due, clock() - 5.0)  # after an outage, do not catch up for ever
 
 
-def _send(session: requests.Session, where: Connections, stream: str, events: list[Event]) -> int:
+def _send(session: requests.Session, gateway: str, stream: str, events: list[Event]) -> int:
     """How many events were accepted."""
     body = b"\n".join(orjson.dumps(event) for event in events)
     try:
         answer = session.post(
-            f"{where.gateway_url}/v1/streams/{stream}/events",
+            f"{gateway}/v1/streams/{stream}/events",
             data=body,
             headers={"Content-Type": "application/x-ndjson"},
             timeout=10,
@@ -122,10 +119,10 @@ def _send(session: requests.Session, where: Connections, stream: str, events: li
     return len(events) if answer.status_code == 202 else 0
 
 
-def _progress(session: requests.Session, where: Connections, sent: int, refused: int) -> str:
+def _progress(session: requests.Session, gateway: str, sent: int, refused: int) -> str:
     line = f"{sent:,} events accepted" + (f", {refused:,} not" if refused else "")
     try:
-        totals = session.get(f"{where.gateway_url}/v1/stats", timeout=5).json()["overall"]["totals"]
+        totals = session.get(f"{gateway}/v1/stats", timeout=5).json()["overall"]["totals"]
     except (requests.RequestException, ValueError, KeyError):
         return line
     return (
@@ -135,18 +132,13 @@ def _progress(session: requests.Session, where: Connections, sent: int, refused:
 
 
 def main() -> None:
-    """The entry of the demo's process."""
+    """The entry of the demo's process, which knows a gateway and an API key, and nothing else."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--state-dir", type=Path, default=None)
     parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--pace", type=float, default=1.0, help="1 is 220 events a second")
     options = parser.parse_args()
-    settings = Settings.load(state_dir=options.state_dir)
-    where = find_connections(settings)
-    if where.demo_prices_url:
-        say = partial(print, flush=True)
-        threading.Thread(target=backfill_history, args=(settings, where, say), daemon=True).start()
-    run(where, seed=options.seed, pace=options.pace)
+    settings = Settings.load()
+    run(settings.gateway_link, require(settings.api_key, "PIPELINE_API_KEY"), seed=options.seed, pace=options.pace)
 
 
 if __name__ == "__main__":

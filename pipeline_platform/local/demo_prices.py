@@ -46,7 +46,9 @@ def _start(settings: Settings, where: Connections, say: Callable[[str], object])
         engine.dispose()
     if not work.partitions:
         return None
-    started = DagsterApi(where.dagster_url).launch(CANDLES, work.partitions, title=f"demo: {DAYS} days of prices")
+    started = DagsterApi(where.dagster_url, where.api_key).launch(
+        CANDLES, work.partitions, title=f"demo: {DAYS} days of prices"
+    )
     say(
         f"Backfill {started} of {DAYS} days of made-up prices: {len(work.partitions):,} partitions, "
         f"{work.requests:,} requests, {work.runs} runs. {where.dagster_url}/runs/b/{started}"

@@ -22,16 +22,18 @@ LOCK_NAME = "up.lock"
 def open_state_dir(state_dir: Path) -> Path:
     """The state folder as an absolute path, made when missing, with its fixed subfolders.
 
-    What we make is 0755, so that the server account can pass through; `secrets` and `run` are made closed or hold only
-    closed files. A folder that was there keeps its mode.
+    What is ours is closed to everybody else. Where root hands work to other accounts, these may pass through what leads
+    to their folders, and not look around. A state folder that was there keeps its mode; its parents are made passable.
     """
+    passable = 0o711 if os.geteuid() == 0 else 0o700
     folder = Path(os.path.abspath(state_dir))
     try:
-        for missing in reversed([path for path in [folder, *folder.parents] if not path.exists()]):
+        for missing in reversed([path for path in folder.parents if not path.exists()]):
             _make(missing, 0o755)
-        for name, mode in (("secrets", 0o700), ("logs", 0o755), ("ports", 0o755), ("run", 0o755)):
-            if not (folder / name).is_dir():
-                _make(folder / name, mode)
+        if not folder.exists():
+            _make(folder, passable)
+        for name, mode in (("secrets", 0o700), ("logs", 0o700), ("ports", 0o700), ("run", passable)):
+            _make(folder / name, mode)
         (folder / LOCK_NAME).touch(mode=0o644)
     except OSError as error:
         raise SettingError(

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-import psycopg
+from psycopg import pq
 
 from pipeline_platform.errors import SettingError
-from pipeline_platform.local.accounts import Account, private_folder, require_reachable
+from pipeline_platform.local.accounts import Account, require_reachable
 from pipeline_platform.local.binaries import PostgresBinaries, postgres_binaries
 from pipeline_platform.local.ports import remembered_port
 from pipeline_platform.local.postgres_cluster import ENVIRONMENT, SUPERUSER, end_strays, prepare_cluster
 from pipeline_platform.local.processes import Service
 from pipeline_platform.local.secret_files import secret
+from pipeline_platform.local.sockets import socket_folder
 
 HOST = "127.0.0.1"
-SOCKET_PATH_LIMIT = 107  # bytes of sun_path, without its closing NUL
 
 SETTINGS = {
     "max_connections": "200",
@@ -70,9 +68,8 @@ class PostgresServer:
         require_reachable(account, state_dir)
         binaries = postgres_binaries(state_dir, account)
         home = state_dir / "postgres"
-        if not home.exists():
-            home.mkdir()
-            home.chmod(0o755)
+        home.mkdir(exist_ok=True)
+        home.chmod(0o711 if account else 0o700)  # the account has to pass, and nobody to look around
         data = home / "data"
         if data.exists() and not (state_dir / "secrets" / "postgres").exists():
             raise SettingError(
@@ -81,7 +78,15 @@ class PostgresServer:
         password = secret(state_dir, "postgres")
         prepare_cluster(data, binaries, account, password, state_dir / "run", durable=durable)
         port = remembered_port(state_dir / "ports" / "postgres", HOST)
-        return cls(binaries, data, _socket_dir(home, port, account), port, password, account, durable)
+        return cls(
+            binaries,
+            data,
+            socket_folder(home / "socket", f".s.PGSQL.{port}.lock", account),
+            port,
+            password,
+            account,
+            durable,
+        )
 
     @property
     def argv(self) -> list[str]:
@@ -106,14 +111,11 @@ class PostgresServer:
         return f"postgresql://{login}@{self.host}:{self.port}/{quote(database, safe='')}"
 
     def ready(self) -> bool:
-        """Whether it answers a query."""
+        """Whether it takes connections. Not whether it takes our password, which may be about to be set."""
         if not self._says_ready():  # asking a server that is still recovering would fill its log
             return False
-        try:
-            with psycopg.connect(self.url(), connect_timeout=2) as connection:
-                return connection.execute("SELECT 1").fetchone() == (1,)
-        except psycopg.Error:
-            return False
+        asked = f"host={self.host} port={self.port} dbname=postgres user={SUPERUSER} connect_timeout=2"
+        return pq.PGconn.ping(asked.encode()) == pq.Ping.OK
 
     def service(self, name: str = "postgres") -> Service:
         """The server as the supervisor runs it."""
@@ -136,17 +138,3 @@ class PostgresServer:
         except OSError:
             return False
         return len(lines) >= 8 and lines[7].strip() == "ready"
-
-
-def _socket_dir(home: Path, port: int, account: Account | None) -> Path:
-    """A private folder for the Unix socket, below the state folder unless its path is too long for one."""
-    folder = home / "socket"
-    if len(os.fsencode(folder / f".s.PGSQL.{port}.lock")) <= SOCKET_PATH_LIMIT:
-        return private_folder(folder, account)
-    uid = account.uid if account else os.geteuid()
-    # The same folder every time. Somebody else's of that name is refused by private_folder; ours is never left open.
-    name = f"pipeline-{uid}-{hashlib.sha256(os.fsencode(home)).hexdigest()[:12]}"
-    short = private_folder(Path(tempfile.gettempdir(), name), account)
-    if short.is_symlink() or short.stat().st_mode & 0o077:
-        raise SettingError(f"The folder {short} is open to other users; remove it.")
-    return short

@@ -16,7 +16,7 @@ from pipeline_platform.local.binaries import PostgresBinaries
 from pipeline_platform.local.process_table import HAS_PROC, everyone, is_alive, runs_in
 from pipeline_platform.local.secret_files import write_private
 
-SUPERUSER = "pipeline"
+SUPERUSER = "postgres"  # only `up` knows its password; what is ours belongs to ordinary logins
 # Nothing of the invoking user's environment: PG* variables and a foreign locale would change what the server does.
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -32,6 +33,21 @@ def listens(host: str, port: int) -> Callable[[], bool]:
                 return True
         except OSError:
             return False
+
+    return probe
+
+
+def answers_at(path: Path) -> Callable[[], bool]:
+    """Whether something accepts connections on the Unix socket."""
+
+    def probe() -> bool:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.settimeout(2)
+            try:
+                client.connect(os.fspath(path))
+            except OSError:
+                return False
+            return True
 
     return probe
 

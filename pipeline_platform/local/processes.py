@@ -30,14 +30,15 @@ class Service:
     """A program to keep running. Times are seconds.
 
     `ready` answers whether it does its work; it must return within a few seconds and not raise. `env` None inherits
-    ours. A `critical` service is not restarted: its death ends the whole stack. `clean_up` ends what of it may live on
-    outside its session; it is called after every end. No other service needs a `leaf`: leaves stop at the same time.
+    ours; a function is asked at every start, for what steps before it have made. A `critical` service is not restarted:
+    its death ends the whole stack. `clean_up` ends what of it may live on outside its session; it is called after every
+    end. No other service needs a `leaf`: leaves stop at the same time.
     """
 
     name: str
     argv: Sequence[str]
     ready: Callable[[], bool]
-    env: Mapping[str, str] | None = None
+    env: Mapping[str, str] | Callable[[], Mapping[str, str]] | None = None
     account: Account | None = None
     cwd: Path | None = None
     stop_signal: signal.Signals = signal.SIGTERM
@@ -78,7 +79,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env=service.env,
+                env=service.env() if callable(service.env) else service.env,
                 cwd=service.cwd,
                 start_new_session=True,
                 pass_fds=(reaper.register_fd,),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -17,6 +18,7 @@ from pipeline_platform.local.binaries import valkey_server
 from pipeline_platform.local.ports import remembered_port
 from pipeline_platform.local.processes import Service
 from pipeline_platform.local.secret_files import secret, write_private
+from pipeline_platform.local.valkey_users import ADMIN, RULES, acl_lines, secret_name
 
 HOST = "127.0.0.1"
 
@@ -49,7 +51,7 @@ class ValkeyServer:
     data: Path
     config: Path
     port: int
-    password: str = field(repr=False)
+    passwords: Mapping[str, str] = field(repr=False)
     account: Account | None = None
     host: str = HOST
     stop_signal: signal.Signals = signal.SIGTERM
@@ -64,25 +66,24 @@ class ValkeyServer:
         require_reachable(account, state_dir)
         program = valkey_server(state_dir, account)
         home = state_dir / "valkey"
-        if not home.exists():
-            home.mkdir()
-            home.chmod(0o755)
+        home.mkdir(exist_ok=True)
+        home.chmod(0o711 if account else 0o700)  # the account has to pass, and nobody to look around
         data = private_folder(home / "data", account)
-        password = secret(state_dir, "valkey")
+        passwords = {user: secret(state_dir, secret_name(user)) for user in RULES}
         port = remembered_port(state_dir / "ports" / "valkey", HOST)
         settings = SETTINGS | {
             "bind": HOST,
             "port": str(port),
             "dir": _quoted(str(data)),
             "maxmemory": str(max_memory),
-            "requirepass": _quoted(password),
         }
+        lines = [*(f"{name} {value}" for name, value in settings.items()), *acl_lines(passwords)]
         # A file because arguments can be read by every user of the machine; in a folder of ours, not of the account's,
         # because root had better not write where another account could lay a link.
         config = state_dir / "run" / "valkey.conf"
         owner = (account.uid, account.gid) if account else (-1, -1)
-        write_private(config, "".join(f"{name} {value}\n" for name, value in settings.items()), *owner)
-        return cls(program, data, config, port, password, account)
+        write_private(config, "".join(f"{line}\n" for line in lines), *owner)
+        return cls(program, data, config, port, passwords, account)
 
     @property
     def argv(self) -> list[str]:
@@ -94,9 +95,14 @@ class ValkeyServer:
         """The server's whole environment."""
         return {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 
-    def url(self, database: int = 0) -> str:
-        """A Redis URL. It holds the password: never log it."""
-        return f"redis://:{quote(self.password, safe='')}@{self.host}:{self.port}/{database}"
+    @property
+    def password(self) -> str:
+        """The admin's."""
+        return self.passwords[ADMIN]
+
+    def url(self, database: int = 0, user: str = ADMIN) -> str:
+        """A Redis URL. It holds the user's password: never log it."""
+        return f"redis://{user}:{quote(self.passwords[user], safe='')}@{self.host}:{self.port}/{database}"
 
     def ready(self) -> bool:
         """Whether it answers a command; it does not while it loads its append-only file."""

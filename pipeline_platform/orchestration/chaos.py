@@ -3,9 +3,10 @@
 `pipeline-platform up --chaos 0.5` alone turns it on. Off, this module is not even imported.
 """
 
-# No postponed annotations here: Dagster reads them at run time.
+from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.errors import PermanentError, TransientError
@@ -13,6 +14,7 @@ from pipeline_platform.orchestration.resources import Warehouse
 from pipeline_platform.warehouse.load import Loaded, ReadyBatch
 
 
+@dataclass(frozen=True, kw_only=True)
 class ChaoticWarehouse(Warehouse):
     """A warehouse whose loads fail by `share`: before they begin, for good or for now, or after their commit.
 

@@ -19,7 +19,14 @@ from pipeline_platform.orchestration.prices.definitions import price_definitions
 from pipeline_platform.orchestration.prices.schedules import PRICE_JOBS
 from pipeline_platform.orchestration.replay.jobs import replay_job_of
 from pipeline_platform.orchestration.replay.sensors import replay_sensor
-from pipeline_platform.orchestration.resources import build_resources, history_limits, letter_retention, plan_limits
+from pipeline_platform.orchestration.resources import (
+    build_resources,
+    fixed,
+    history_limits,
+    letter_retention,
+    plan_limits,
+    take_once,
+)
 from pipeline_platform.orchestration.rollups.definitions import rollup_definitions, rollup_jobs
 from pipeline_platform.settings import Settings
 
@@ -36,6 +43,7 @@ def definitions() -> dg.Definitions:
         letter_retention(settings),
         settings.keep_quotes_days,
         settings.keep_batches_days,
+        settings.keep_audit_days,
     )
     replays = [replay_job_of(spec, limits.max_run_seconds) for spec in specs]
     purge = history_job(history_limits(settings))
@@ -44,6 +52,7 @@ def definitions() -> dg.Definitions:
     prices = price_definitions(settings)
     etl_jobs = [*others, *(rollups.jobs or ()), *(prices.jobs or ())]
     job_of_asset = {"/".join(key.path): name for key, name in (PRICE_JOBS | rollup_jobs(specs)).items()}
+    resources = {name: fixed(value) for name, value in build_resources(settings).items()}
     ours = dg.Definitions(
         assets=[*map(queue_asset, specs), *map(ingest_assets, specs)],
         asset_checks=[check for spec in specs for check in stream_checks(spec)],
@@ -58,7 +67,7 @@ def definitions() -> dg.Definitions:
             *(alerts_sensor(), failed_runs_sensor()),
         ],
         schedules=[check_schedule(), maintenance_schedule(maintain), history_schedule(purge)],
-        resources=build_resources(settings),
+        resources={**resources, "io_manager": take_once},
         executor=dg.in_process_executor,
     )
     return dg.Definitions.merge(ours, rollups, prices)

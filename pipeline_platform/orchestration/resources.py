@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import dagster as dg
 import sqlalchemy as sa
+from dagster._core.definitions.resource_annotation import TreatAsResourceParam
 
 from pipeline_platform.core.batches import PaceLimits
 from pipeline_platform.core.breaker import BreakerLimits
@@ -36,15 +37,17 @@ def _queue(url: str, pid: int) -> RedisStreams:  # noqa: ARG001
     return RedisStreams(connect_queue(url, timeout=30.0, connections=64))  # a waiting sensor holds one
 
 
-class Warehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
+@dataclass(frozen=True)
+class Warehouse(TreatAsResourceParam):
     """The warehouse: loads go through the loader's URL, maintenance through the owner's.
 
-    `retry_jitter`: by how much of itself the pause before an op's next try may grow, by chance. `gateway_link`: the
-    base of links from a run to its row of the ledger.
+    Resources here are plain values, not Dagster's `ConfigurableResource`: Dagster shows and stores config, and whoever
+    launches a run may replace it. `retry_jitter`: by how much of itself the pause before an op's next try may grow, by
+    chance. `gateway_link`: the base of links from a run to its row of the ledger.
     """
 
-    loader_url: str
-    owner_url: str
+    loader_url: str = field(repr=False)
+    owner_url: str = field(repr=False)
     retry_jitter: float = 0.0
     gateway_link: str = ""
 
@@ -78,10 +81,11 @@ class Warehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
         return Outbox(self.engine)
 
 
-class IngestQueue(dg.ConfigurableResource):  # type: ignore[type-arg]
+@dataclass(frozen=True)
+class IngestQueue(TreatAsResourceParam):
     """The ingest queue."""
 
-    url: str
+    url: str = field(repr=False)
 
     @property
     def queue(self) -> RedisStreams:
@@ -157,8 +161,14 @@ def take_once(_: dg.InitResourceContext) -> Iterator[TakeOnceIOManager]:
         manager.forget()
 
 
+def fixed(value: object) -> dg.ResourceDefinition:
+    """`value` as a resource without config: there is nothing that Dagster could show, store, or let a run replace."""
+    words = (type(value).__doc__ or "").partition("\n")[0]
+    return dg.ResourceDefinition(lambda _: value, config_schema={}, description=words)
+
+
 def build_resources(settings: Settings) -> dict[str, object]:
-    """The resources of a deployment."""
+    """What ops and sensors of a deployment work with, by the name of the resource."""
     owner = require(settings.database_url, "DATABASE_URL")
     urls = {
         "loader_url": settings.loader_database_url or owner,
@@ -177,10 +187,9 @@ def build_resources(settings: Settings) -> dict[str, object]:
         "ingest_queue": IngestQueue(url=require(settings.redis_url, "REDIS_URL")),
         "alert_routes": AlertRoutes(
             path=str(settings.alerts_file or ""),
-            streams=sorted(load_specs(settings.streams_dir)),
+            streams=tuple(sorted(load_specs(settings.streams_dir))),
             allow_private=settings.alerts_allow_private,
         ),
-        "io_manager": take_once,
     }
 
 

@@ -20,7 +20,7 @@ from pipeline_platform.warehouse.stream_views import View
 EXAMPLE = "telemetry"
 PLATFORM = (
     *("assets", "dead_letters", "batch_receipts", "ledger_totals", "replays", "breakers"),
-    *("alerts", "alert_deliveries", "streams"),
+    *("alerts", "alert_deliveries", "audit", "users", "streams"),
 )
 ORDER = (*PLATFORM, "rollups", "rollup_marks", *(table.name for table in PRICE_TABLES))
 
@@ -50,7 +50,7 @@ A query on `<stream>` is fast when it bounds `ts`: the facts are partitioned by 
 windows: counts and sums add up, `min` and `max` are the least and the greatest; an average is
 `sum(value_sum) / sum(value_count)`, not the average of averages.
 
-The role `pipeline_reader` may select from all of it and write nothing.
+The role `pipeline_reader` may select from all of it but `audit` and `users`, and write nothing.
 
 ## Times
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 
 import psycopg
 import sqlalchemy as sa
@@ -24,11 +25,32 @@ KEEPALIVE = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count"
 SERVER_KEEPALIVE = {f"tcp_{name.removeprefix('tcp_')}": value for name, value in KEEPALIVE.items()}
 
 
-def connect(url: str, *, pool_size: int = 2, application: str = "pipeline-platform") -> sa.Engine:
-    """An engine on psycopg 3 for any `postgresql://` URL, with at most `pool_size` + 2 connections."""
+# What a reading connection says itself: a login may change its own settings, and they would stay.
+READING = {
+    "search_path": "public",
+    "default_transaction_read_only": "on",
+    "default_transaction_isolation": r"read\ committed",
+    "statement_timeout": "30s",
+    "idle_in_transaction_session_timeout": "60s",
+    "datestyle": "ISO",
+    "local_preload_libraries": "",
+}
+
+
+def connect(
+    url: str,
+    *,
+    pool_size: int = 2,
+    application: str = "pipeline-platform",
+    settings: Mapping[str, str] = MappingProxyType({}),
+) -> sa.Engine:
+    """An engine on psycopg 3 for any `postgresql://` URL, with at most `pool_size` + 2 connections.
+
+    `settings` hold whatever the server keeps for the login; the URL's own `options` hold before them.
+    """
     parsed = sa.make_url(url).set(drivername="postgresql+psycopg")
-    patience = [f"-c {name}={value}" for name, value in SERVER_KEEPALIVE.items()]
-    options = " ".join(["-c timezone=UTC", *patience, *parsed.normalized_query.get("options", ())])
+    said = [f"-c {name}={value}" for name, value in {**SERVER_KEEPALIVE, **settings}.items()]
+    options = " ".join(["-c timezone=UTC", *said, *parsed.normalized_query.get("options", ())])
     return sa.create_engine(
         parsed,
         pool_size=pool_size,

@@ -19,13 +19,15 @@ from alembic.script import ScriptDirectory
 
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.errors import PermanentError, TransientError
+from pipeline_platform.warehouse.audit import grant_audit
 from pipeline_platform.warehouse.engine import warehouse_errors
 from pipeline_platform.warehouse.ledger_views import LEDGER_VIEWS, make_ledger_views
 from pipeline_platform.warehouse.price_views import PRICE_VIEWS, make_price_views
 from pipeline_platform.warehouse.roles import ensure_roles, grant
-from pipeline_platform.warehouse.schema import metadata
+from pipeline_platform.warehouse.schema import audit, metadata, users
 from pipeline_platform.warehouse.stream_changes import apply_changes, plan_changes, refuse_destructive
 from pipeline_platform.warehouse.stream_tables import stream_tables
+from pipeline_platform.warehouse.users import grant_users
 
 LOCK = 0x7069_7065_6C69_6E65  # "pipeline": no two migrations at once
 VERSION_TABLE = "pipeline_alembic_version"
@@ -136,13 +138,18 @@ def _comment_and_grant(connection: sa.Connection, specs: list[StreamSpec]) -> No
         comment_on(connection, table)
     make_ledger_views(connection)
     make_price_views(connection)
-    names = [*metadata.tables, *(view.name for view in (*LEDGER_VIEWS, *PRICE_VIEWS))]
+    names = [
+        *(name for name in metadata.tables if name not in (audit.name, users.name)),
+        *(view.name for view in (*LEDGER_VIEWS, *PRICE_VIEWS)),
+    ]
     for spec in specs:
         tables = stream_tables(spec)
         names += [table.name for table in tables.tables]
         names += [view.name for view in tables.views]
     ensure_roles(connection)
     grant(connection, names, VERSION_TABLE)
+    grant_audit(connection)
+    grant_users(connection)
 
 
 def comment_on(connection: sa.Connection, table: sa.Table) -> None:

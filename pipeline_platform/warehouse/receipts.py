@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from pipeline_platform.core.entries import EntryId
+from pipeline_platform.core.entries import EntryId, Receipt
 from pipeline_platform.warehouse.engine import warehouse_errors
 
 # Unnested, not subscripted: each subscript would fetch the whole array again.
@@ -24,6 +24,7 @@ _COUNTS = sa.text(
         and (u.ms, u.seq) in (select * from unnest(cast(:ms as bigint[]), cast(:seq as bigint[])))
     """
 )
+_REASONS = sa.text("select reason, count(*) from dead_letters where receipt = :receipt group by reason order by reason")
 _LOADED = sa.text(
     """
     select id, first_ms, first_seq, last_ms, last_seq
@@ -63,6 +64,12 @@ def entry_counts(engine: sa.Engine, batch_id: int, entries: Sequence[EntryId]) -
             EntryId(row.ms, row.seq): EntryCounts(row.received, row.negative, row.rejected, row.replayed)
             for row in rows
         }
+
+
+def entry_reasons(engine: sa.Engine, receipt: Receipt) -> dict[str, int]:
+    """Why events of the request were rejected, and how many for each reason; dead letters that are purged are not."""
+    with warehouse_errors(), engine.connect() as connection:
+        return {row[0]: row[1] for row in connection.execute(_REASONS, {"receipt": str(receipt)})}
 
 
 def settled_entries(engine: sa.Engine, stream: str, entries: Sequence[EntryId]) -> set[EntryId]:

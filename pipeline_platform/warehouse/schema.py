@@ -199,7 +199,7 @@ replays = sa.Table(
     sa.Column("stream", sa.Text, comment="The stream of the dead letters, where the filter names one."),
     sa.Column("filter", JSONB, nullable=False, comment="Which dead letters, or which row, were asked for."),
     sa.Column("edit", JSONB, comment="What was to be changed in the payloads: a merge patch, renames, expressions."),
-    sa.Column("requested_by", sa.Text, nullable=False, comment="The API key's id, or the system user of the CLI."),
+    sa.Column("requested_by", sa.Text, nullable=False, comment="`key <id>`, `user <name>`, or the CLI's system user."),
     sa.Column("note", sa.Text, comment="What the requester said about it."),
     sa.Column("state", sa.Text, nullable=False, comment="running or done."),
     _count("matched", "Dead letters that the request took."),
@@ -318,6 +318,51 @@ rollups = sa.Table(
     _time("rolled_at", "When that was last done.", null=False, now=True),
     sa.CheckConstraint("grain in ('1h', '1d')", name="rollups_grain"),
     comment="Windows that have been rolled up: late events correct them.",
+)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True, comment="The row's number."),
+    sa.Column("key", sa.Uuid, nullable=False, comment="The entry's own: sent again, it is not a second row."),
+    _time("at", "When it happened, by the clock of who recorded it.", null=False),
+    sa.Column("event", sa.Text, nullable=False, comment="login, forbidden, key-created, dead-letters-read, ..."),
+    sa.Column(
+        "actor",
+        sa.Text,
+        nullable=False,
+        comment="`key <id>`, `user <name>`, or `os <name>` of the CLI; empty: unknown.",
+    ),
+    sa.Column("actor_role", sa.Text, nullable=False, comment="The actor's role, or scopes, at that time."),
+    sa.Column("address", sa.Text, nullable=False, comment="Where the request came from; an IPv6 client's /64."),
+    sa.Column("outcome", sa.Text, nullable=False, comment="ok, refused or failed."),
+    sa.Column("detail", JSONB, nullable=False, comment="What it was about: filters, numbers, reasons; no payloads."),
+    sa.Index("audit_key", "key", unique=True),
+    sa.Index("audit_by_time", "at"),
+    sa.Index("audit_by_event", "event", "id"),
+    sa.Index("audit_by_actor", "actor", "id"),
+    comment="Who did what: rows are added and never changed. Not for the reader; the loader adds and looks.",
+)
+
+users = sa.Table(
+    "users",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True, comment="The user's name, in lower case."),
+    sa.Column("digest", sa.Text, nullable=False, comment="argon2id of the password, with its salt and costs."),
+    sa.Column("role", sa.Text, nullable=False, comment="viewer, operator or admin."),
+    sa.Column("created_by", sa.Text, nullable=False, comment="Who added the user: `os <name>` of the CLI."),
+    _time("created_at", "When that was.", null=False, now=True),
+    _time("disabled_at", "Since when the user may not log in."),
+    _time("password_changed_at", "When the password was last set.", null=False, now=True),
+    sa.Column(
+        "sessions_from",
+        sa.TIMESTAMP(timezone=True),
+        nullable=False,
+        server_default=sa.text("clock_timestamp()"),
+        comment="Sessions that began before this was set are over.",
+    ),
+    sa.CheckConstraint("role in ('viewer', 'operator', 'admin')", name="users_role"),
+    comment="People with a password. Not for the reader; the loader's login looks, for logins.",
 )
 
 streams = sa.Table(

@@ -12,7 +12,7 @@ from pipeline_platform_tests.acceptance.stacks import Up
 @pytest.fixture(scope="package")
 def up() -> Iterator[Up]:
     """A platform that is up, stopped after the last of these tests: idle it would still cost an eighth of a core."""
-    stack = Up()
+    stack = Up(env={"KEY_OF_A_SOURCE": "sesame-street"})  # for test_services.py
     try:
         yield stack.start()
     finally:

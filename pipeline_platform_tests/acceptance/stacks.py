@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ CLEAN = ("DATABASE_URL", "REDIS_URL", "DAGSTER_HOME", "PYTHONWARNINGS")
 class Up:
     """One `up`. Its state folder outlives it until `remove`."""
 
-    def __init__(self, *options: str, env: dict[str, str] | None = None) -> None:
+    def __init__(self, *options: str, env: dict[str, str] | None = None, command: Sequence[str] = COMMAND) -> None:
+        self.command = list(command)
         self.folder = Path(tempfile.mkdtemp(prefix="pipeline-up-"))
         self.folder.chmod(0o755)
         self.state_dir = self.folder / "state"
@@ -47,7 +49,7 @@ class Up:
         arguments += ["--dagster-port", str(self.dagster_port), *self.options]
         already = len(self.log) if (self.folder / "log").exists() else 0
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen([*COMMAND, *arguments], stdout=log, stderr=log, env=self.env)
+            self.process = subprocess.Popen([*self.command, *arguments], stdout=log, stderr=log, env=self.env)
         until = time.monotonic() + patience
         while "Ctrl-C stops everything" not in self.log[already:]:
             if self.process.poll() is not None or time.monotonic() > until:
@@ -58,7 +60,7 @@ class Up:
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Runs another command on the same state folder."""
         return subprocess.run(
-            [*COMMAND, *arguments, "--state-dir", str(self.state_dir)],
+            [*self.command, *arguments, "--state-dir", str(self.state_dir)],
             capture_output=True,
             text=True,
             env=self.env,
@@ -71,14 +73,42 @@ class Up:
         found: dict[str, Any] = json.loads(self.run("status", "--json", check=False).stdout)
         return found
 
+    @property
+    def dagster_database_url(self) -> str:
+        """Dagster's own database, as its owner: `status` does not show it."""
+        return str(json.loads((self.state_dir / "connections.json").read_text())["dagster_database_url"])
+
     def pid(self, service: str) -> int:
         """The process of a service."""
         return next(int(row["pid"]) for row in self.status()["services"] if row["name"] == service)
 
+    def dagster_get(self, path: str) -> requests.Response:
+        """A page of the Dagster UI, asked for with the first API key."""
+        return requests.get(f"http://127.0.0.1:{self.dagster_port}{path}", headers=self._bearer(), timeout=60)
+
+    def graphql_bytes(self, query: str, **variables: Any) -> bytes:
+        """The Dagster UI's answer to a query, as it comes."""
+        answer = requests.post(
+            f"http://127.0.0.1:{self.dagster_port}/graphql",
+            json={"query": query, "variables": variables},
+            headers=self._bearer(),
+            timeout=60,
+        )
+        assert answer.status_code == 200, answer.text
+        assert "errors" not in answer.json(), answer.text
+        return answer.content
+
+    def graphql(self, query: str, **variables: Any) -> dict[str, Any]:
+        """The data of that answer."""
+        found: dict[str, Any] = json.loads(self.graphql_bytes(query, **variables))["data"]
+        return found
+
+    def _bearer(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {json.loads((self.state_dir / 'connections.json').read_text())['api_key']}"}
+
     def backfills(self) -> list[dict[str, str]]:
         """Id and status of Dagster's backfills, the newest first."""
-        answer = requests.post(f"http://127.0.0.1:{self.dagster_port}/graphql", json={"query": BACKFILLS}, timeout=30)
-        found: list[dict[str, str]] = answer.json()["data"]["partitionBackfillsOrError"]["results"]
+        found: list[dict[str, str]] = self.graphql(BACKFILLS)["partitionBackfillsOrError"]["results"]
         return found
 
     def interrupt(self, patience: float = 90.0) -> int:

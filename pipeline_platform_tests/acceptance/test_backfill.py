@@ -60,7 +60,7 @@ def rows(where: Connections, query: str, *values: object) -> list[tuple[Any, ...
 
 def test_a_backfill_of_thirty_days_survives_the_kill_of_its_worker(priced: Up, server: PriceServer) -> None:
     where = find_connections(Settings.load(state_dir=priced.state_dir))
-    api = DagsterApi(where.dagster_url)
+    api = DagsterApi(where.dagster_url, where.api_key)
     wanted = [
         f"{FIRST + timedelta(days=number)}|demo:{symbol}"
         for number in range((LAST - FIRST).days + 1)

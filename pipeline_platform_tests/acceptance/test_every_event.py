@@ -130,8 +130,7 @@ def test_the_metrics_tell_of_runs_and_their_stages(up: Up) -> None:
 
 
 def test_dagsters_history_is_vacuumed_early(up: Up) -> None:
-    dagster = up.status()["warehouse_url"].rpartition("/")[0] + "/dagster"
-    with psycopg.connect(dagster) as connection:
+    with psycopg.connect(up.dagster_database_url) as connection:
         row = connection.execute("select reloptions from pg_class where relname = 'event_logs'").fetchone()
     assert row is not None
     assert "autovacuum_vacuum_scale_factor=0.02" in row[0]
@@ -146,12 +145,11 @@ def test_the_api_docs_need_no_internet(up: Up) -> None:
 
 
 def test_the_lineage_reads_queue_events_minutes(up: Up) -> None:
-    where = up.status()
     query = "{ assetNodes { assetKey { path } dependencyKeys { path } groupName } }"
-    answer = requests.post(f"{where['dagster_url']}/graphql", json={"query": query}, timeout=30).json()
+    answer = up.graphql(query)
     parents = {
         "/".join(node["assetKey"]["path"]): ["/".join(key["path"]) for key in node["dependencyKeys"]]
-        for node in answer["data"]["assetNodes"]
+        for node in answer["assetNodes"]
     }
     assert parents["warehouse/telemetry_events"] == ["queue/telemetry"]
     assert parents["warehouse/telemetry_1m"] == ["warehouse/telemetry_events"]

@@ -85,7 +85,7 @@ def test_hours_are_made_again_from_the_facts_by_the_command_line(up: Up) -> None
     done = up.run("backfill", f"warehouse/{STREAM}_1h", "--from", day, "--to", day, "--recompute")
     assert "24 partitions" in done.stdout
     assert [row[2] for row in windows(status, "1h")] == [15.0, 10.0]
-    api = DagsterApi(status["dagster_url"])
+    api = DagsterApi(status["dagster_url"], status["api_key"])
     assert api.partitions(f"warehouse/{STREAM}_1h").materialized
 
 

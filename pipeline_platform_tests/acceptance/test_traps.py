@@ -17,7 +17,7 @@ import psycopg
 import pytest
 import requests
 
-from pipeline_platform.local.probes import listens
+from pipeline_platform.local.probes import answers_at
 from pipeline_platform.local.process_table import find
 from pipeline_platform_tests.acceptance.stacks import Up
 from pipeline_platform_tests.fleet import Fleet
@@ -83,7 +83,10 @@ def settle(where: dict[str, Any], producer: Producer) -> None:
 def ask(where: dict[str, Any], query: str, **variables: str) -> Any:
     """Dagster's answer."""
     answer = requests.post(
-        f"{where['dagster_url']}/graphql", json={"query": query, "variables": variables}, timeout=30
+        f"{where['dagster_url']}/graphql",
+        json={"query": query, "variables": variables},
+        headers={"Authorization": f"Bearer {where['api_key']}"},
+        timeout=30,
     ).json()
     assert "errors" not in answer, answer
     return next(iter(answer["data"].values()))
@@ -137,38 +140,38 @@ def test_workers_on_other_hosts_share_the_load_and_double_nothing(
         fleet.add("second")
         hosts = {up.pid("worker"), *fleet.pids}
         with Load(producer):
-            wait_for("each host has executed runs", lambda: hosts <= _executed(where), 60)
+            wait_for("each host has executed runs", lambda: hosts <= _executed(up), 60)
         settle(where, producer)
         assert fleet.forwarded >= 4  # each has its PostgreSQL and its Redis from here
     finally:
         fleet.stop()
 
 
-def test_a_stale_code_server_cannot_share_the_port_and_cannot_double_anything(
+def test_a_stale_code_server_cannot_share_the_socket_and_cannot_double_anything(
     up: Up, where: dict[str, Any], producer: Producer
 ) -> None:
-    """Given a stale server that took the port while ours was dead, I expect a loud complaint and every event once."""
+    """Given a stale server that took the socket while ours was dead, I expect a loud complaint and every event once."""
     code = up.pid("code")
     environment = dict(
         item.split("=", 1) for item in Path(f"/proc/{code}/environ").read_bytes().decode().split("\0") if item
     )
-    port = environment["PIPELINE_CODE_SERVER_PORT"]
-    stock = [sys.executable, "-m", "dagster", "api", "grpc", "--host", "127.0.0.1", "--port", port]
-    stock += ["--module-name", "pipeline_platform.orchestration.definitions"]
-    stock += ["--location-name", "pipeline_platform", "--max-workers", "20"]
+    path = environment["PIPELINE_CODE_SOCKET"]
+    another = [sys.executable, "-m", "pipeline_platform.orchestration.runtime.code_server", "--socket", path]
+    another += ["--module-name", "pipeline_platform.orchestration.definitions"]
+    another += ["--location-name", "pipeline_platform", "--max-workers", "20"]
 
-    second = subprocess.run(stock, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    second = subprocess.run(another, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert second.returncode != 0
-    assert "Failed to bind" in second.stderr
+    assert f"The socket {path} is taken" in second.stderr
 
     assert up.process is not None
     with Load(producer, pause=0.3):
         up.process.send_signal(signal.SIGSTOP)  # so that it does not start another at once
         os.kill(code, signal.SIGKILL)
-        answers = listens("127.0.0.1", int(port))
+        answers = answers_at(Path(path))
         wait_for("the killed one is gone", lambda: not answers(), 30)
         stale = subprocess.Popen(
-            stock,
+            another,
             env=environment | {"PIPELINE_BATCH_MAX_EVENTS": "50"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -176,7 +179,7 @@ def test_a_stale_code_server_cannot_share_the_port_and_cannot_double_anything(
         try:
             wait_for("the stale server answers", answers, 60)
             up.process.send_signal(signal.SIGCONT)
-            wait_for("`up` complains", lambda: f"Port {port} is taken" in up.log, 60)
+            wait_for("`up` complains", lambda: f"The socket {path} is taken" in up.log, 60)
             before = loaded(where)
             wait_for("the stale one plans", lambda: loaded(where) > before, 30)
         finally:
@@ -191,9 +194,9 @@ def _statuses(where: dict[str, Any], runs: list[str]) -> list[str]:
     return [ask(where, STATUS, id=run)["status"] for run in runs]
 
 
-def _executed(where: dict[str, Any]) -> set[int]:
+def _executed(up: Up) -> set[int]:
     """The processes that have executed runs and live, and all their ancestors: workers are among them."""
-    with psycopg.connect(str(where["warehouse_url"]).rpartition("/")[0] + "/dagster") as connection:
+    with psycopg.connect(up.dagster_database_url) as connection:
         rows = connection.execute(
             "select distinct substring(event from 'Started process for run .pid: ([0-9]+)')::int from event_logs "
             "where event like '%Started process for run%'"

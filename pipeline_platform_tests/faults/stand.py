@@ -93,8 +93,12 @@ class Stand:
         )
 
     def database(self, database: str = "warehouse") -> psycopg.Connection[tuple[object, ...]]:
-        """A connection as the owner, apart from the platform's own."""
-        url = self.where.warehouse_url.rpartition("/")[0] + f"/{database}"
+        """A connection as the superuser, who sees and ends everybody's; apart from the platform's own."""
+        base = self.where.warehouse_url.rpartition("/")[0]
+        secret = self.up.state_dir / "secrets" / "postgres"
+        if secret.exists():  # not where the server is the test's own, whose superuser the owner is
+            base = f"postgresql://postgres:{secret.read_text().strip()}@{base.rpartition('@')[2]}"
+        url = f"{base}/{database}"
         return psycopg.connect(url, autocommit=True, connect_timeout=5, application_name="fault suite")
 
     def redis(self) -> redis.Redis:

@@ -23,8 +23,9 @@ from redis.retry import Retry
 from pipeline_platform.errors import SettingError, WarehouseUnavailableError
 from pipeline_platform.local import binaries
 from pipeline_platform.local.accounts import Account, first_unreachable, require_reachable, server_account
-from pipeline_platform.local.databases import ensure_databases, ensure_login
+from pipeline_platform.local.databases import ensure_databases
 from pipeline_platform.local.lock import hold, holder
+from pipeline_platform.local.logins import Login, settle_login
 from pipeline_platform.local.ports import free_port, is_free, remembered_port, require_free
 from pipeline_platform.local.postgres import PostgresServer
 from pipeline_platform.local.process_table import is_alive
@@ -77,11 +78,11 @@ def test_postgres_settings_are_in_force(state_dir: Path) -> None:
 @pytest.mark.parametrize("password", ["wrong", ""])
 def test_postgres_refuses_a_wrong_password(postgres_server: PostgresServer, password: str) -> None:
     with pytest.raises(psycopg.OperationalError, match="password"):
-        psycopg.connect(postgres_server.url("postgres", "pipeline", password))
+        psycopg.connect(postgres_server.url("postgres", "postgres", password))
 
 
 def test_postgres_wants_the_password_on_its_unix_socket_too(postgres_server: PostgresServer) -> None:
-    where = f"host={postgres_server.socket_dir} port={postgres_server.port} user=pipeline dbname=postgres"
+    where = f"host={postgres_server.socket_dir} port={postgres_server.port} user=postgres dbname=postgres"
     with pytest.raises(psycopg.OperationalError, match="password"):
         psycopg.connect(where)
     with psycopg.connect(where, password=postgres_server.password) as connection:
@@ -211,14 +212,15 @@ def test_databases_and_logins_can_be_ensured_again(postgres_server: PostgresServ
     try:
         assert ensure_databases(admin, ["ensured one", "ensured_two"]) == ["ensured one", "ensured_two"]
         assert ensure_databases(admin, ["ensured one", "ensured_two"]) == []
-        for timeout in (5000, 7000):
-            ensure_login(admin, "guest", "it's % secret", "pg_read_all_data", timeout)
+        for timeout in ("5s", "7s"):
+            guest = Login("guest", "pg_read_all_data", settings={"statement_timeout": timeout})
+            settle_login(admin, guest, "it's % secret")
         with psycopg.connect(postgres_server.url("ensured one", "guest", "it's % secret")) as connection:
             assert connection.execute("SHOW statement_timeout").fetchone() == ("7s",)
         with pytest.raises(SettingError, match="may not create the database"):
             ensure_databases(postgres_server.url("postgres", "guest", "it's % secret"), ["third"])
         with pytest.raises(SettingError, match="role nobody_there does not exist"):
-            ensure_login(admin, "guest", "x", "nobody_there")
+            settle_login(admin, Login("guest", "nobody_there"), "x")
     finally:
         with psycopg.connect(admin, autocommit=True) as connection:
             for statement in ('DROP DATABASE "ensured one"', "DROP DATABASE ensured_two", "DROP ROLE IF EXISTS guest"):

@@ -23,6 +23,8 @@ from pipeline_platform.orchestration.ingest.planner import RunState
 from pipeline_platform.orchestration.ingest.sensors import run_state
 from pipeline_platform.queue.protocol import NewEntry
 from pipeline_platform.queue.redis_streams import RedisStreams
+from pipeline_platform.warehouse.audit import AuditEntry
+from pipeline_platform.warehouse.audit import insert as insert_audit
 from pipeline_platform.warehouse.engine import connect
 from pipeline_platform.warehouse.ledger import Ledger
 from pipeline_platform.warehouse.ledger_rows import LedgerRow
@@ -300,9 +302,12 @@ def test_the_maintenance_job_indexes_drops_and_folds(stack: Stack) -> None:
     stack.post(reading(ts=(datetime.now(UTC) - timedelta(days=3)).isoformat()))
     stack.run(stack.tick()[0])
     execute(stack.engine, "update assets set planned_at = planned_at - interval '1 hour'")
+    moments = [datetime.now(UTC) - timedelta(days=days) for days in (366, 364)]
+    insert_audit(stack.engine, [AuditEntry(moment, "login") for moment in moments])
     result = stack.run(job="maintain_warehouse")
     assert result.success
     assert rows(stack.engine, "select count(*) from pg_indexes where indexdef like '%brin%'") == [(1,)]
+    assert rows(stack.engine, "select at from audit") == [(moments[1],)]
     folded = "select stream, events_loaded from ledger_totals order by 1"
     assert rows(stack.engine, folded) == [("orders", 0), ("telemetry", 1)]
 

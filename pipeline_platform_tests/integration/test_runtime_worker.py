@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -221,17 +222,17 @@ def test_two_jobs_that_take_turns_load_their_location_once(monkeypatch: pytest.M
     """A location whose origin has changed is another one."""
     loads = tmp_path / "loads"
     monkeypatch.setenv("KIT_LOADS", str(loads))
-    old, new = tmp_path / "old.py", tmp_path / "new.py"
-    old.write_text(DEFINITIONS)
-    new.write_text(old.read_text().replace('"v1"', '"v2"'))
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])  # Dagster looks past the first
+    (tmp_path / "old_jobs.py").write_text(DEFINITIONS)
+    (tmp_path / "new_jobs.py").write_text(DEFINITIONS.replace('"v1"', '"v2"'))
 
-    def version(path: Path, job: str) -> str:
-        origin = ReconstructableJob(ReconstructableRepository.for_file(str(path), "defs"), job).get_python_origin()
-        return WarmJob.from_origin(origin).get_definition().tags["version"]
+    def version(module: str, job: str) -> str:
+        origin = ReconstructableJob(ReconstructableRepository.for_module(module, "defs"), job).get_python_origin()
+        return WarmJob.from_origin(origin, [f"{module}:defs"]).get_definition().tags["version"]
 
-    assert [version(old, job) for job in ("a", "b", "a", "b")] == ["v1"] * 4
+    assert [version("old_jobs", job) for job in ("a", "b", "a", "b")] == ["v1"] * 4
     assert loads.read_text().count("\n") == 1
-    assert version(new, "a") == "v2"
+    assert version("new_jobs", "a") == "v2"
     assert loads.read_text().count("\n") == 2
 
 

@@ -14,7 +14,8 @@ from psycopg import sql
 from pipeline_platform.core.edits import Edit
 from pipeline_platform.core.streams import load_specs
 from pipeline_platform.errors import PermanentError
-from pipeline_platform.local.databases import ensure_login
+from pipeline_platform.local import logins
+from pipeline_platform.local.logins import settle_login
 from pipeline_platform.local.postgres import PostgresServer
 from pipeline_platform.warehouse.dead_letters import LetterFilter, purge
 from pipeline_platform.warehouse.engine import connect, warehouse_errors
@@ -47,7 +48,7 @@ def login(engine: sa.Engine, database_url: str, postgres_server: PostgresServer)
 
     def make(role: str) -> sa.Engine:
         name = f"test_{uuid.uuid4().hex}"
-        ensure_login(database_url, name, "secret", member_of=role)
+        settle_login(database_url, logins.Login(name, role), "secret")
         url = sa.make_url(database_url).set(username=name, password="secret").render_as_string(hide_password=False)
         engines.append((name, connect(url)))
         return engines[-1][1]
@@ -133,7 +134,7 @@ def test_a_migration_works_beside_tables_that_the_owner_may_not_touch(
     database_url: str, postgres_server: PostgresServer
 ) -> None:
     name = f"test_{uuid.uuid4().hex}"
-    ensure_login(database_url, name, "secret")
+    settle_login(database_url, logins.Login(name), "secret")
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("create table somebody_elses (x int)")
         connection.execute(sql.SQL("grant create on schema public to {}").format(sql.Identifier(name)))

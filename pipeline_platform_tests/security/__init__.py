@@ -1,0 +1,1 @@
+"""Attacks that were found or feared, each as a bounded test on loopback."""

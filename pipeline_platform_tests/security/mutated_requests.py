@@ -1,6 +1,6 @@
 """Mutated requests, heads and bodies, against a web server of ours: the gateway, or the Dagster UI.
 
-    python -m pipeline_platform_tests.security.mutated_requests http://127.0.0.1:3000 /graphql /server_info \\
+    python -m pipeline_platform_tests.security.mutations http://127.0.0.1:3000 /graphql /server_info \\
         --header "Cookie: pp_session=..." --body '{"query": "{ version }"}' --count 50000
 
 Whatever comes, there is no 5xx, and the server goes on answering. Only addresses of this machine are attacked.

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from pipeline_platform.errors import WarehouseUnavailableError
 from pipeline_platform.gateway import front, readiness
-from pipeline_platform.gateway.access import Admission
+from pipeline_platform.gateway.access import scoped
 from pipeline_platform.gateway.buckets import Buckets
 from pipeline_platform.gateway.fresh import Fresh
 from pipeline_platform.gateway.hosts import AllowedHosts
@@ -150,7 +150,7 @@ def test_a_read_that_is_admitted_says_what_is_left(strict: str, connected: Calla
     ],
 )
 def test_a_long_page_costs_as_many_reads_as_it_has_hundreds(limit: str, tokens: float) -> None:
-    assert Admission(("read",), 1.0, 100)._tokens(limit) == tokens
+    assert scoped("read")._tokens(limit) == tokens
 
 
 def test_buckets_fill_with_time_and_cost_what_is_asked() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline_platform.core.entries import ZERO, Entry, EntryId, Receipt
+from pipeline_platform.core.entries import ZERO, Entry, EntryId, Receipt, TaggedReceipt
 from pipeline_platform.errors import PermanentError
 
 ids = st.builds(EntryId, st.integers(0, 10**15 - 1), st.integers(0, 2**64 - 1))
@@ -38,6 +38,33 @@ def test_a_long_wrong_receipt_is_not_repeated_in_full() -> None:
     with pytest.raises(PermanentError) as refusal:
         Receipt.parse("x" * 10_000)
     assert len(str(refusal.value)) < 200
+
+
+streams = st.from_regex(r"\A[a-z][a-z0-9_]{0,39}\Z")
+
+
+@given(ids, streams, st.text("0123456789abcdef", min_size=8, max_size=8))
+def test_a_tag_is_read_back_and_good_for_its_key_receipt_and_secret_only(
+    entry: EntryId, stream: str, key_id: str
+) -> None:
+    receipt = Receipt(stream, entry)
+    tagged = TaggedReceipt.of(receipt, key_id, b"secret")
+    assert TaggedReceipt.parse(str(tagged)) == tagged
+    assert TaggedReceipt.parse(str(receipt)) == TaggedReceipt(receipt)
+    assert tagged.is_of(key_id, b"secret")
+    assert not tagged.is_of(key_id, b"another")
+    assert not tagged.is_of(key_id + "0", b"secret")
+    assert not TaggedReceipt(receipt).is_of(key_id, b"secret")
+    assert not TaggedReceipt(Receipt(stream, entry.next()), tagged.tag).is_of(key_id, b"secret")
+    assert not TaggedReceipt(Receipt(stream + "x", entry), tagged.tag).is_of(key_id, b"secret")
+
+
+@pytest.mark.parametrize(
+    "tag", ["", "a" * 15, "a" * 17, "A" * 16, "1" * 16, "a" * 16 + "\n", "a" * 16 + "." + "a" * 16]
+)
+def test_what_is_no_tag_is_refused(tag: str) -> None:
+    with pytest.raises(PermanentError):
+        TaggedReceipt.parse(f"telemetry.1-2.{tag}")
 
 
 @given(ids, ids)

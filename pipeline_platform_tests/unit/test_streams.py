@@ -10,6 +10,7 @@ import pytest
 
 from pipeline_platform.core.streams import MEASURE_SUFFIXES, RESERVED, TAKEN, load_spec, load_specs, parse_spec
 from pipeline_platform.errors import SpecError
+from pipeline_platform.warehouse.dictionary import ORDER
 from pipeline_platform_tests.unit.examples import MINIMAL
 
 
@@ -17,6 +18,10 @@ def refusal(text: str) -> str:
     with pytest.raises(SpecError) as error:
         parse_spec(text, "mine.yaml")
     return str(error.value)
+
+
+def test_no_stream_is_named_like_a_table_of_the_platforms() -> None:
+    assert set(ORDER) <= TAKEN
 
 
 def test_the_shipped_streams_load() -> None:

@@ -1,22 +1,24 @@
 """Where alerts go, read anew whenever the file has changed: a mistake in it stops alerts, and nothing else."""
 
-# No postponed annotations here: Dagster reads them at run time.
+from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import dagster as dg
+from dagster._core.definitions.resource_annotation import TreatAsResourceParam
 
 from pipeline_platform.alerts.routes import Route, load_routes
 from pipeline_platform.alerts.webhook import Webhook
 from pipeline_platform.errors import SettingError
 
 
-class AlertRoutes(dg.ConfigurableResource):  # type: ignore[type-arg]
+@dataclass(frozen=True)
+class AlertRoutes(TreatAsResourceParam):
     """The file of routes, the declared streams that it may name, and whether private addresses are meant."""
 
     path: str = ""
-    streams: list[str] = []  # noqa: RUF012 - a field of the resource
+    streams: tuple[str, ...] = ()
     allow_private: bool = False
 
     @property
@@ -39,7 +41,7 @@ class AlertRoutes(dg.ConfigurableResource):  # type: ignore[type-arg]
             raise SettingError(
                 f"{self.path}: cannot be read: {error.strerror}. PIPELINE_ALERTS_FILE names it."
             ) from None
-        return _load(self.path, tuple(self.streams), (found.st_mtime_ns, found.st_size, found.st_ino))
+        return _load(self.path, self.streams, (found.st_mtime_ns, found.st_size, found.st_ino))
 
 
 @lru_cache(maxsize=4)

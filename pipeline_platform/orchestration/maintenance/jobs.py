@@ -10,6 +10,7 @@ import dagster as dg
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.orchestration.resources import CALM, Warehouse
 from pipeline_platform.warehouse import dead_letters, event_ids
+from pipeline_platform.warehouse.audit import purge_audit
 from pipeline_platform.warehouse.ledger_retention import purge_batches, purge_etl
 from pipeline_platform.warehouse.ledger_totals import fold_totals
 from pipeline_platform.warehouse.partitions import close_days, drop_expired
@@ -22,8 +23,9 @@ def maintenance_job(
     keep_letters: Mapping[str, timedelta],
     keep_quotes_days: float,
     keep_batches_days: float,
+    keep_audit_days: float,
 ) -> dg.JobDefinition:
-    """A job: BRIN indexes for closed days; retention for days, alerts, letters, event ids, quotes and the ledger."""
+    """A job: BRIN indexes for closed days; retention for days, alerts, letters, event ids, quotes, ledger and audit."""
 
     @dg.op(description="Indexes the partitions of days that are over and drops the expired ones.")
     def maintain_partitions(context: dg.OpExecutionContext, warehouse: Warehouse) -> None:
@@ -61,9 +63,15 @@ def maintenance_job(
             purged[spec.name] = purge_batches(engine, spec.name, before)
         context.add_output_metadata({name: gone for name, gone in purged.items() if gone})
 
+    @dg.op(description="Deletes old rows of the audit, which only the owner can.")
+    def purge_old_audit(context: dg.OpExecutionContext, warehouse: Warehouse) -> None:
+        before = datetime.now(UTC) - timedelta(days=keep_audit_days)
+        context.add_output_metadata({"purged": purge_audit(warehouse.owner_engine, before)})
+
     @dg.job(
         name="maintain_warehouse",
-        description="Indexes closed days; drops what is past its time: days, alerts, letters, ids, quotes, batches.",
+        description="Indexes closed days; drops what is past its time: days, alerts, letters, ids, quotes, batches, "
+        "audit.",
         executor_def=dg.in_process_executor,
         config=dict(CALM),
     )
@@ -74,6 +82,7 @@ def maintenance_job(
         purge_event_ids()
         purge_old_quotes()
         maintain_ledger()
+        purge_old_audit()
 
     return maintain_warehouse
 

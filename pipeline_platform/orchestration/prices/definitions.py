@@ -9,6 +9,7 @@ from pipeline_platform.orchestration.prices.checks import price_check_job, price
 from pipeline_platform.orchestration.prices.resources import PriceSources
 from pipeline_platform.orchestration.prices.schedules import PriceTimes, price_jobs, price_schedules
 from pipeline_platform.orchestration.prices.sensors import price_sensors
+from pipeline_platform.orchestration.resources import fixed
 from pipeline_platform.settings import Settings, require
 
 
@@ -26,7 +27,7 @@ def price_definitions(settings: Settings) -> dg.Definitions:
         jobs=[*price_jobs(), price_check_job()],
         schedules=[*price_schedules(plan, times), price_check_schedule(plan)],
         sensors=price_sensors(plan, start, times),
-        resources={"price_sources": sources},
+        resources={"price_sources": fixed(sources)},
     )
 
 

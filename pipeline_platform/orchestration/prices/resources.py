@@ -1,15 +1,16 @@
 """The sources of the plan, opened with the budget that all workers share."""
 
-# No postponed annotations here: Dagster reads them at run time.
+from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-import dagster as dg
 import redis
+from dagster._core.definitions.resource_annotation import TreatAsResourceParam
 
 from pipeline_platform.core.budgets import Priority
 from pipeline_platform.queue.budgets import RedisBudget
@@ -29,10 +30,11 @@ def _client(url: str, pid: int) -> redis.Redis:  # noqa: ARG001  the pid keeps a
     return connect_queue(url, timeout=10.0, connections=4)
 
 
-class PriceSources(dg.ConfigurableResource):  # type: ignore[type-arg]
+@dataclass(frozen=True)
+class PriceSources(TreatAsResourceParam):
     """The plan of prices.yaml, and its sources. `demo_url`: the local server of made-up prices, and nothing else."""
 
-    redis_url: str
+    redis_url: str = field(repr=False)
     path: str = ""
     demo_url: str = ""
 

@@ -34,6 +34,7 @@ from dagster._daemon.sensor import execute_sensor_iteration
 from dagster._daemon.utils import DaemonErrorCapture
 from dagster._utils.interrupts import capture_interrupts, setup_interrupt_handlers
 
+from pipeline_platform.orchestration.runtime.code_token import present_token
 from pipeline_platform.orchestration.runtime.patience import PatientExecutor
 
 # For `minimum_interval_seconds`: an interval that has always passed. 0 would mean Dagster's default of 30 s.
@@ -163,6 +164,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--log-level", default="info", choices=["critical", "error", "warning", "info", "debug"])
     given = parser.parse_args(arguments)
     os.environ.setdefault(*LOOK_BACK)
+    if token := os.environ.get("PIPELINE_CODE_TOKEN"):
+        present_token(token)
     setup_interrupt_handlers()  # SIGTERM is taken as SIGINT
     with (
         contextlib.suppress(KeyboardInterrupt),

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import sqlalchemy as sa
-from dagster import Field, IntSource, StringSource
+from dagster import DagsterRun, Field, IntSource, StringSource
 from dagster._config.config_schema import UserConfigSchema
 from dagster._core.events.log import EventLogEntry
 from dagster._core.scheduler.instigation import TickStatus
@@ -31,6 +31,7 @@ from dagster_postgres.schedule_storage import PostgresScheduleStorage
 from dagster_postgres.utils import create_pg_connection, pg_url_from_config
 
 from pipeline_platform.orchestration.runtime.engines import Pool, end_engine, engine_of, for_webserver, psycopg2_url
+from pipeline_platform.orchestration.runtime.who import LAUNCHED_BY, USER_TAG
 
 PURGE_SECONDS = 600.0
 TABLES_LOCK = 0x64616773746572  # "dagster"; held while a process looks whether the tables are there
@@ -75,7 +76,13 @@ class _Remembering:
 
 
 class PooledRunStorage(_Remembering, _Pooled, PostgresRunStorage):  # type: ignore[misc]
-    """Runs, on the shared pool."""
+    """Runs, on the shared pool. One that a person launches says who that is."""
+
+    def add_run(self, dagster_run: DagsterRun) -> DagsterRun:
+        """Whatever the request itself put into the tag of the user is overwritten."""
+        who = LAUNCHED_BY.get()
+        run = dagster_run.with_tags({**dagster_run.tags, USER_TAG: who}) if who else dagster_run
+        return cast(DagsterRun, super().add_run(run))
 
 
 class PooledScheduleStorage(_Remembering, _Pooled, PostgresScheduleStorage):  # type: ignore[misc]

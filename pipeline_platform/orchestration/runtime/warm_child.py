@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 
 import dagster as dg
@@ -15,7 +15,7 @@ from dagster._core.events import DagsterEventType, EngineEventData
 from dagster._grpc.impl import core_execute_run
 from dagster._utils.interrupts import capture_interrupts
 
-from pipeline_platform.orchestration.runtime.warm_jobs import WarmJob
+from pipeline_platform.orchestration.runtime.warm_jobs import ForeignCodeError, WarmJob
 
 INTERNALS = (
     ("dagster._cli.api._execute_run_command_body", ("run_id", "instance", "write_stream_fn")),
@@ -33,17 +33,20 @@ _log = logging.getLogger(__name__)
 class WarmChild:
     """One child process: a Dagster instance that is opened after the fork and kept.
 
-    `patience` is how long, in seconds, a run waits for Dagster's storage before its task fails.
+    `locations`: the code that it executes, "module:attribute" each, and no other. `patience` is how long, in seconds,
+    a run waits for Dagster's storage before its task fails.
     """
 
     def __init__(
         self,
         patience: float = 30.0,
         *,
+        locations: Collection[str] = (),
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._patience, self._clock, self._sleep = patience, clock, sleep
+        self._locations = frozenset(locations)
         self._pid = 0
         self._instance: dg.DagsterInstance | None = None
 
@@ -77,7 +80,7 @@ class WarmChild:
             if run is None or run.status not in WAITING:
                 _log.warning("Run %s is %s: not executed.", run_id, run.status.value if run else "unknown")
                 return 0
-            return _execute(run, self.instance())
+            return _execute(run, self.instance(), self._locations)
 
     def _find(self, run_id: str) -> dg.DagsterRun | None:
         """The run, over a new instance when the kept one no longer works."""
@@ -102,19 +105,24 @@ class WarmChild:
         return found
 
 
-def _execute(run: dg.DagsterRun, instance: dg.DagsterInstance) -> int:
+def _execute(run: dg.DagsterRun, instance: dg.DagsterInstance, locations: Collection[str]) -> int:
     """What `dagster api execute_run` does, with a job that stays loaded."""
-    if _should_start_metrics_thread(run):  # a tag asks for it: rare, and no place for a shortcut
-        return _execute_run_command_body(run.run_id, instance, lambda _: None, set_exit_code_on_failure=True)
     if run.job_code_origin is None:
         raise ValueError(f"Run {run.run_id} does not say where its code is; launch it from a code location.")
+    try:
+        job = WarmJob.from_origin(run.job_code_origin, locations)
+    except ForeignCodeError as error:
+        instance.report_run_failed(run, str(error))
+        return 1
+    if _should_start_metrics_thread(run):  # a tag asks for it: rare, and no place for a shortcut
+        return _execute_run_command_body(run.run_id, instance, lambda _: None, set_exit_code_on_failure=True)
     pid = os.getpid()
     instance.report_engine_event(
         f"Started process for run (pid: {pid}).", run, EngineEventData.in_process(pid), cls=WarmChild
     )
     failed = False
     try:
-        for event in core_execute_run(WarmJob.from_origin(run.job_code_origin), run, instance, inject_env_vars=True):
+        for event in core_execute_run(job, run, instance, inject_env_vars=True):
             failed = failed or event.event_type == DagsterEventType.PIPELINE_FAILURE
     except BaseException:  # noqa: BLE001  it is in the event log by now, an interrupt too
         failed = True

@@ -5,7 +5,7 @@ Stock memory is `lru_cache(maxsize=1)` on `ReconstructableJob`, so two jobs that
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from typing import Any
@@ -14,6 +14,8 @@ import dagster as dg
 from dagster._core.code_pointer import CodePointer, ModuleCodePointer
 from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
 from dagster._core.origin import JobPythonOrigin
+
+from pipeline_platform.errors import PermanentError
 
 LOCATIONS = 8  # code locations kept a process
 JOBS = 256  # jobs kept a process, a selection of assets or ops being a job of its own
@@ -27,13 +29,31 @@ INTERNALS = (
 )
 
 
+class ForeignCodeError(PermanentError):
+    """A run asks for code that this worker does not execute."""
+
+
+def require_allowed(pointer: CodePointer, allowed: Collection[str]) -> None:
+    """ForeignCodeError unless the pointer is to one of our modules, and to nothing of a folder of its own."""
+    ours = type(pointer) is ModuleCodePointer and f"{pointer.module}:{pointer.fn_name}" in allowed
+    if not ours:
+        raise ForeignCodeError(
+            f"The run asks for code at {pointer.describe()!r}. This worker executes {', '.join(sorted(allowed))} only."
+        )
+
+
 class WarmJob(ReconstructableJob):
     """A job whose definition, and that of its code location, stay in this process."""
 
     @classmethod
-    def from_origin(cls, origin: JobPythonOrigin) -> WarmJob:
-        """The job that a run was requested for."""
+    def from_origin(cls, origin: JobPythonOrigin, allowed: Collection[str]) -> WarmJob:
+        """The job that a run was requested for. `allowed`: the places of code that may be loaded, "module:attribute".
+
+        The row of a run names the code to load, a file if it likes: whoever could write such a row would have his own
+        program run. ForeignCodeError when the row names another place than those.
+        """
         place = origin.repository_origin
+        require_allowed(place.code_pointer, allowed)
         repository = ReconstructableRepository(
             place.code_pointer,
             place.container_image,

@@ -91,7 +91,8 @@ def build_worker_app(
 
     `queues`: what it consumes unless `--queues` says otherwise, the most urgent first; a run's queue is its tag
     `dagster-celery/queue`. `preload`: modules, or functions to call, before the fork; they must open no connection and
-    start no thread. `locations`: definitions to load before the fork, as "package.module:attribute".
+    start no thread. `locations`: definitions to load before the fork, as "package.module:attribute"; a run of any other
+    code is refused.
     `beat` is called every BEAT_INTERVAL by the loop that takes tasks: it has to be quick; a hanging worker is silent.
     `max_memory_per_child_kb` is of the peak of a child's resident memory, the memory shared with the parent included.
     """
@@ -106,7 +107,7 @@ def build_worker_app(
         }
         | dict(settings or {})
     )
-    child = WarmChild(patience)
+    child = WarmChild(patience, locations=locations)
     _add_tasks(app, child)
 
     def before_fork(sender: Any, **_: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import redis
 import typer
 
+from pipeline_platform.cli import doctor_servers
 from pipeline_platform.cli.main import COMMANDS, command_line
 from pipeline_platform.core.entries import EntryId
 from pipeline_platform.queue.connection import connect as connect_queue
@@ -209,6 +211,21 @@ def test_doctor_warns_of_a_server_that_forgets(servers: Stack, monkeypatch: pyte
     code, levels, out = _levels(servers.folder)
     assert (code, levels["durability"]) == (0, {"warn"})
     assert out.count("NOT DURABLE") == 3
+
+
+def test_doctor_warns_of_open_locks_and_of_old_sessions(servers: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, levels, out = _levels(servers.folder)
+    assert (levels["locks"], levels["sessions"]) == ({"warn"}, {"ok"})
+    assert "rights.sql" in out
+    with psycopg.connect(servers.where.warehouse_url) as connection:
+        connection.execute(files("pipeline_platform.local").joinpath("rights.sql").read_bytes())
+    at_once = doctor_servers._OLD_SESSIONS.replace("1 minute", "0 seconds")
+    monkeypatch.setattr(doctor_servers, "_OLD_SESSIONS", at_once)
+    with psycopg.connect(servers.where.warehouse_readonly_url) as idle:
+        idle.execute("select 1")
+        _, levels, out = _levels(servers.folder)
+        assert (levels["locks"], levels["sessions"]) == ({"ok"}, {"warn"})
+        assert f"process {idle.info.backend_pid}" in out
 
 
 def test_doctor_says_when_servers_are_away_and_never_a_password(servers: Stack) -> None:

@@ -189,8 +189,14 @@ def test_letters_are_exported_to_a_file_or_standard_output(here: tuple[object, .
 def test_a_key_without_the_scope_is_refused(here: tuple[object, ...]) -> None:
     reader = run("keys", "create", "reader", "--scope", "read", *here, "--json").document["token"]
     assert run("assets", "list", "--key", reader, *here).code == 0
-    for command in (["dlq", "list"], ["dlq", "export"], ["dlq", "discard", "1"], ["assets", "replay", "2"]):
-        assert "admin" in run(*command, "--key", reader, *here).error, command
+    for scope, command in (
+        ("admin", ["dlq", "list"]),
+        ("admin", ["dlq", "export"]),
+        ("admin", ["dlq", "discard", "1"]),
+        ("operate", ["dlq", "replay", "1"]),
+        ("operate", ["assets", "replay", "2"]),
+    ):
+        assert f"the scope {scope}" in run(*command, "--key", reader, *here).error, command
 
 
 def test_a_lost_answer_is_not_asked_for_again(here: tuple[object, ...], network: Network) -> None:

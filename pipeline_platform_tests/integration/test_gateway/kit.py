@@ -77,7 +77,7 @@ class Client:
 def serving(settings: Settings, specs: Mapping[str, StreamSpec] | None = None) -> Iterator[str]:
     """The base URL of a gateway that runs in a thread."""
     port = free_port()
-    app = build_app(settings, specs or SPECS)
+    app = build_app(settings.model_copy(update={"port": port}), specs or SPECS)
     config = uvicorn.Config(
         app,
         host="127.0.0.1",

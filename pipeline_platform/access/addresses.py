@@ -22,7 +22,7 @@ class ClientAddresses:
 
     def of(self, peer: str, forwarded: bytes) -> str:
         """The rightmost address that is not a trusted proxy's; IPv6 as its /64, which one client usually has whole."""
-        if not self._trusted or not forwarded or not self._trusts(peer):
+        if not self._trusted or not forwarded or not self.trusts(peer):
             return _bucket(peer)
         client = peer
         for hop in reversed(forwarded.decode("latin-1").split(",")[-_MOST_HOPS:]):
@@ -30,11 +30,12 @@ class ClientAddresses:
             if _parsed(address) is None:
                 break
             client = address
-            if not self._trusts(address):
+            if not self.trusts(address):
                 break
         return _bucket(client)
 
-    def _trusts(self, text: str) -> bool:
+    def trusts(self, text: str) -> bool:
+        """Whether the address is a trusted proxy's."""
         address = _parsed(text)
         return address is not None and any(
             address in network for network in self._trusted if network.version == address.version

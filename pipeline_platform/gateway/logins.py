@@ -1,0 +1,75 @@
+"""Logins at the gateway: their pages, and people who ask the API with a session instead of a key."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from starlette.requests import HTTPConnection
+from starlette.routing import Route, Router
+from starlette.types import Receive, Scope, Send
+
+from pipeline_platform.access.doorkeeper import Doorkeeper
+from pipeline_platform.access.gate import Gate
+from pipeline_platform.access.identity import Identity
+from pipeline_platform.access.pages import OPEN_PATHS, LoginPages
+from pipeline_platform.access.roles import scopes_of
+from pipeline_platform.access.trusted_header import SECRET
+from pipeline_platform.gateway.credentials import AccessProblemError
+from pipeline_platform.queue.keys import Key
+
+_BY_SESSION = (b"cookie", SECRET.encode())
+_BY_KEY = (b"authorization", b"x-api-key")
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+_ALWAYS = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class LoginRoute:
+    """One path of the login pages, behind the gate that the Dagster UI is behind, too."""
+
+    def __init__(self, path: str, gate: Gate) -> None:
+        self.path = path
+        self._gate = gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._gate(scope, receive, send)
+
+
+def login_routes(door: Doorkeeper) -> list[Route]:
+    """The routes, to stand before the app's own."""
+    pages = LoginPages(door).routes
+    gate = Gate(Router(routes=pages), door, open_paths=OPEN_PATHS)
+    methods: dict[str, set[str]] = {}
+    for page in pages:
+        methods.setdefault(page.path, set()).update(page.methods or ())
+    return [Route(path, LoginRoute(path, gate), methods=sorted(those)) for path, those in methods.items()]
+
+
+def by_session(headers: dict[bytes, bytes]) -> bool:
+    """Whether a request comes without a key and with what may be a session."""
+    return not any(name in headers for name in _BY_KEY) and any(name in headers for name in _BY_SESSION)
+
+
+async def session_caller(door: Doorkeeper, conn: HTTPConnection) -> Key:
+    """Who sends a request with a session, as the endpoints know callers: a key with the role's scopes.
+
+    A 401 problem for nobody, a 403 for what another site has made the browser send.
+    """
+    identity = await door.identify(conn)
+    if identity is None:
+        detail = "The login is over, or was none: log in again, or send an API key."
+        raise AccessProblemError("unauthorized", detail, reason="no session")
+    caller = caller_of(identity)
+    if len(conn.headers.getlist("host")) != 1 or not door.names.knows(conn.headers["host"]):
+        detail = "The gateway does not answer under that name with a login; PIPELINE_PUBLIC_URLS lists its names."
+        raise AccessProblemError("forbidden", detail, reason="foreign host", key=caller)
+    if conn.scope["method"] not in _SAFE_METHODS:
+        origins = conn.headers.getlist("origin")
+        if len(origins) != 1 or origins[0].lower() not in door.names.origins:
+            detail = "With a login, changes are taken from the gateway's own pages; send an API key from elsewhere."
+            raise AccessProblemError("forbidden", detail, reason="foreign origin", key=caller)
+    return caller
+
+
+def caller_of(identity: Identity) -> Key:
+    """A key that nobody has the token of. Its id is the actor, which holds a space, as no real key's does."""
+    return Key(identity.actor, identity.name, scopes_of(identity.role), b"", _ALWAYS)

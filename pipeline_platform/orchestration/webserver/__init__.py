@@ -1,0 +1,1 @@
+"""Dagster's web server behind our login, in Dagster's own process."""

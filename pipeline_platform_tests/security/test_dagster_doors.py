@@ -1,0 +1,242 @@
+"""The Dagster UI is closed to strangers and to other sites, and open to none of them by a socket."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from typing import Any
+
+import pytest
+import requests
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect as open_socket
+
+from pipeline_platform.access.pages import LoginPages
+from pipeline_platform.orchestration.webserver.server import SecuredWebserver
+from pipeline_platform.queue.connection import connect
+from pipeline_platform.queue.keys import KeyStore
+from pipeline_platform_tests.acceptance.stacks import Up
+from pipeline_platform_tests.oracle import wait_for
+from pipeline_platform_tests.security.dagster_ui import LAUNCH, SELECTOR, Doors, Person
+
+VERSION = "{ version }"
+
+
+@pytest.fixture(scope="module")
+def doors(up: Up) -> Doors:
+    return Doors.of(up)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/runs",
+        "/graphql",
+        "//graphql",
+        "/%67raphql",
+        "/login/../graphql",
+        "/graphql/",
+        "/dagit_info",
+        "/download_debug/x",
+        "/logs/x/y/stdout",
+        "/notebook",
+        "/dagit/notebook",
+        "/report_asset_materialization/x",
+        "/report_asset_check/x",
+        "/report_asset_observation/x",
+        "/favicon.png",
+        "/whoami",
+        "/anything/that/a/newer/version/adds",
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "OPTIONS"])
+def test_a_stranger_gets_in_nowhere(doors: Doors, method: str, path: str) -> None:
+    answer = doors.anonymous().ask(method, path, headers={"Accept": "application/json"})
+    assert answer.status_code == 401
+    assert "version" not in answer.text
+
+
+def test_a_stranger_with_a_browser_is_sent_to_the_login(doors: Doors) -> None:
+    answer = doors.anonymous().ask("GET", "/runs?q=1", headers={"Accept": "text/html"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/login?next=/runs%3Fq%3D1")
+
+
+def test_every_route_but_the_login_and_the_probe_is_closed(doors: Doors) -> None:
+    """Every route that the server has, so that one which a newer Dagster adds is asked, too."""
+    paths = _routes()
+    assert len(paths) > 15
+    for path in paths:
+        answer = doors.anonymous().ask("GET", path)
+        if path in ("/login", "/server_info"):
+            assert answer.status_code == 200
+        elif path in ("/login/code", "/logout"):  # for POST, and then for our own pages only
+            assert doors.anonymous().ask("POST", path).status_code == 403
+        else:
+            assert answer.status_code == 401, path
+
+
+def test_the_probe_says_nothing(doors: Doors) -> None:
+    answer = doors.anonymous().ask("GET", "/server_info", headers={"Host": "10.0.0.7"})
+    assert (answer.status_code, answer.json()) == (200, {})
+
+
+def test_keys_for_sending_events_open_nothing(doors: Doors) -> None:
+    assert doors.key("ingest").post(VERSION).status_code == 401
+    assert doors.log_in(doors.keys["ingest"]).status_code == 401
+
+
+def test_a_login_by_the_page_opens_the_door(doors: Doors) -> None:
+    answer = doors.log_in(doors.keys["viewer"])
+    assert answer.status_code == 303
+    assert {"HttpOnly", "SameSite=lax", "Path=/"} <= set(answer.headers["set-cookie"].split("; "))
+    person = Person(doors.base, cookies={"pp_session": answer.cookies["pp_session"]})
+    assert person.ask("GET", "/whoami").json()["role"] == "viewer"
+
+
+def test_the_link_of_up_opens_the_door_once(up: Up, doors: Doors) -> None:
+    line = next(line for line in up.log.splitlines() if "/login#code=" in line)
+    code = line.rpartition("#code=")[2].strip()
+    for expected in (303, 401):
+        answer = requests.post(
+            f"{doors.base}/login/code",
+            data={"code": code},
+            headers={"Origin": doors.base},
+            allow_redirects=False,
+            timeout=30,
+        )
+        assert answer.status_code == expected
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", None, "http://127.0.0.1:1", "both"])
+@pytest.mark.parametrize("role", ["viewer", "admin"])
+def test_another_site_cannot_use_somebodys_session(doors: Doors, role: str, origin: str | None) -> None:
+    person = doors.session(role)
+    headers = (
+        {} if origin is None else {"Origin": origin if origin != "both" else f"{doors.base}, https://evil.example"}
+    )
+    assert person.ask("POST", "/graphql", json={"query": VERSION}, headers=headers).status_code == 403
+    report = person.ask("POST", "/report_asset_materialization/x?description=forged", headers=headers)
+    assert report.status_code == 403
+    assert person.ask("POST", "/logout", headers=headers).status_code == 403
+    assert person.post(VERSION).status_code == 200  # still logged in
+
+
+def test_graphql_comes_by_post_of_json_only(doors: Doors) -> None:
+    """F2's requests, which a page can send without asking."""
+    admin = doors.session("admin")
+    origin = {"Origin": doors.base}
+    mutation = "mutation{setNuxSeen}"
+    assert admin.ask("GET", f"/graphql?query={mutation}").status_code == 405
+    assert admin.ask("GET", f"/graphql?query={mutation}", headers={"Accept": "text/html"}).status_code == 405
+    assert admin.ask("HEAD", "/graphql?query={version}").status_code == 405
+    for kind in (
+        "text/plain; application/json",
+        "application/graphql",
+        "text/plain",
+        "multipart/form-data; x=application/json",
+    ):
+        answer = admin.ask(
+            "POST", "/graphql", data=json.dumps({"query": mutation}), headers={**origin, "Content-Type": kind}
+        )
+        assert answer.status_code == 415, kind
+    in_url = admin.ask("POST", f"/graphql?query={mutation}", headers=origin)
+    assert in_url.status_code == 415
+    page = admin.ask("GET", "/graphql", headers={"Accept": "text/html"})
+    assert page.status_code == 200  # GraphiQL
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1", "127.0.0.1:1", "127.0.0.1.evil.example:{port}", ""])
+@pytest.mark.parametrize("who", ["anonymous", "session", "key"])
+def test_a_foreign_host_is_refused(doors: Doors, up: Up, host: str, who: str) -> None:
+    """DNS rebinding: a page of another name reaches loopback, and could read the answers."""
+    person = doors.anonymous() if who == "anonymous" else getattr(doors, who)("admin")
+    headers = {"Host": host.format(port=up.dagster_port)}
+    for method, path in (("GET", "/"), ("GET", "/login"), ("POST", "/graphql")):
+        answer = person.ask(method, path, headers=headers, json={"query": VERSION} if method == "POST" else None)
+        assert answer.status_code in (400, 421)
+
+
+def test_a_repeated_host_is_refused(doors: Doors, up: Up) -> None:
+    key = doors.keys["admin"]
+    for first, second in (
+        ("evil.example", f"127.0.0.1:{up.dagster_port}"),
+        (f"127.0.0.1:{up.dagster_port}", "evil.example"),
+    ):
+        head = f"GET / HTTP/1.1\r\nHost: {first}\r\nHost: {second}\r\nAuthorization: Bearer {key}\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", up.dagster_port), timeout=10) as client:
+            client.sendall(head.encode())
+            assert client.recv(100).startswith(b"HTTP/1.1 400")
+
+
+RUN_LOGS = 'subscription { pipelineRunLogs(runId: "%s") { __typename } }'
+
+
+def _socket(doors: Doors, *, cookie: str = "", origin: str | None = "ours", key: str = "") -> Any:
+    headers = {"Cookie": f"pp_session={cookie}"} if cookie else {}
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
+    sent = doors.base if origin == "ours" else origin
+    url = doors.base.replace("http", "ws") + "/graphql"
+    return open_socket(url, origin=sent, additional_headers=headers, subprotocols=["graphql-ws"], open_timeout=20)  # type: ignore[arg-type,list-item]
+
+
+@pytest.mark.parametrize(
+    ("role", "origin"), [("", "ours"), ("admin", "https://evil.example"), ("admin", None), ("ingest", "ours")]
+)
+def test_a_socket_is_refused_before_it_is_accepted(doors: Doors, role: str, origin: str | None) -> None:
+    cookie = doors.cookie(doors.keys[role]) if role == "admin" else ""
+    key = doors.keys["ingest"] if role == "ingest" else ""
+    with pytest.raises(InvalidStatus) as refused:
+        _socket(doors, cookie=cookie, origin=origin, key=key)
+    assert refused.value.response.status_code == 403
+
+
+def test_a_viewer_watches_a_run_and_changes_nothing_over_a_socket(up: Up, doors: Doors) -> None:
+    run = up.graphql("{ runsOrError(limit: 1) { ... on Runs { results { runId } } } }")["runsOrError"]["results"][0]
+    with _socket(doors, cookie=doors.cookie(doors.keys["viewer"])) as client:
+        client.send(json.dumps({"type": "start", "id": "1", "payload": {"query": RUN_LOGS % run["runId"]}}))
+        assert json.loads(client.recv(20))["type"] == "data"
+        mutation = {"query": LAUNCH, "variables": {"params": {"selector": SELECTOR}}}
+        client.send(json.dumps({"type": "start", "id": "2", "payload": mutation}))
+        while (answer := json.loads(client.recv(20)))["id"] != "2":
+            pass
+        assert answer["type"] == "error"
+        deep = "subscription { " + "a { " * 20 + "b" + " }" * 21
+        client.send(json.dumps({"type": "start", "id": "3", "payload": {"query": deep}}))
+        while (answer := json.loads(client.recv(20)))["id"] != "3":
+            pass
+        assert "fields deep" in answer["payload"]["message"]
+
+
+def test_a_socket_ends_with_its_session(doors: Doors) -> None:
+    cookie = doors.cookie(doors.keys["viewer"])
+    with _socket(doors, cookie=cookie) as client:
+        gone = Person(doors.base, cookies={"pp_session": cookie}).ask("POST", "/logout", headers={"Origin": doors.base})
+        assert gone.status_code == 303
+        with pytest.raises(ConnectionClosed) as closed:
+            client.recv(30)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 4401
+
+
+def test_a_revoked_key_is_out_everywhere(up: Up, doors: Doors) -> None:
+    where = json.loads((up.state_dir / "connections.json").read_text())
+    store = KeyStore(connect(where["redis_url"]))
+    key, token = store.create("to be revoked", ["admin"])
+    by_key = Person(doors.base, {"Authorization": f"Bearer {token}"})
+    by_session = Person(doors.base, cookies={"pp_session": doors.cookie(token)})
+    assert (by_key.post(VERSION).status_code, by_session.post(VERSION).status_code) == (200, 200)
+    store.revoke(key.id)
+    wait_for(
+        "both are out", lambda: {by_key.post(VERSION).status_code, by_session.post(VERSION).status_code} == {401}, 10
+    )
+
+
+def _routes() -> list[str]:
+    """Every path that the server has, ours and Dagster's, with something for its parameters."""
+    server = SecuredWebserver.__new__(SecuredWebserver)
+    server._app_path_prefix, server._pages = "", LoginPages.__new__(LoginPages)
+    paths = [str(getattr(route, "path", "")) for route in server.build_routes()]
+    return sorted({re.sub(r"{[^}]*}", "x", path) or "/" for path in paths})
