@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import orjson
 import pytest
@@ -20,6 +21,7 @@ import requests
 from pipeline_platform.local.ports import free_port
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.integration.test_gateway.kit import GOOD, ROOMY, until
+from pipeline_platform_tests.security.edge_kit import Raw
 from pipeline_platform_tests.security.mutated_requests import Seed, attack
 
 COUNT = int(os.environ.get("PIPELINE_MUTATIONS", "2000"))
@@ -84,6 +86,30 @@ def seeds(token: str) -> list[Seed]:
     found = [Seed("GET", path, (key,)) for path in paths]
     found += [Seed("POST", path, (key, f"Content-Type: {kind}"), body) for path, kind, body in posts for _ in range(3)]
     return found
+
+
+def test_a_head_without_end_costs_the_gateway_nothing(own_gateway: tuple[str, int]) -> None:
+    base, pid = own_gateway
+    port = urlsplit(base).port or 0
+    sizes = [resident(pid)]
+    for most in (32 * 2**20, 64 * 2**20):  # twice as much costs no more
+        for start, piece in ((b"GET / HTTP/1.1\r\nx: ", b"a" * 2**16), (b"GET /", b"a" * 2**16)):
+            with Raw(port) as raw:
+                raw.send(start)
+                assert raw.flood(piece, most) < 16 * 2**20
+        sizes.append(resident(pid))
+    assert max(sizes) - sizes[0] < 8 * 2**20, sizes
+    page = requests.get(f"{base}/metrics", timeout=10).text
+    assert 'pipeline_refused_connections_total{kind="head-too-large"} 4.0' in page
+
+
+def test_as_many_files_may_be_open_as_the_machine_lets() -> None:
+    code = (
+        "import resource as r; from pipeline_platform.access.open_files import raise_open_files;"
+        "r.setrlimit(r.RLIMIT_NOFILE, (256, 2000)); print(raise_open_files(), r.getrlimit(r.RLIMIT_NOFILE)[0])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["2000", "2000"]
 
 
 @pytest.mark.timeout(3600)
