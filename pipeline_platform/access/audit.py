@@ -19,7 +19,7 @@ from pipeline_platform.warehouse.audit import AuditEntry
 
 EVENTS = (
     *("login", "logout", "login-refused", "unauthorized", "forbidden"),
-    *("key-created", "key-revoked", "user-added", "user-role", "user-disabled", "user-password"),
+    *("key-created", "key-revoked", "user-added", "user-role", "user-disabled", "user-enabled", "user-password"),
     *("dead-letters-read", "dead-letters-exported", "replay", "discard", "resume", "dagster-mutation", GAP),
 )
 OUTCOMES = ("ok", "refused", "failed")

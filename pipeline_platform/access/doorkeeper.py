@@ -70,6 +70,8 @@ class Users(Protocol):
 
     def find(self, name: str) -> User | None: ...
 
+    def close(self) -> None: ...
+
 
 class HeaderIdentities(Protocol):
     """Identities that a proxy in front vouches for."""
@@ -215,6 +217,8 @@ class Doorkeeper:
         """Ends the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._passwords.close()
+        if self._users:
+            self._users.close()
         if self.sign_on:
             self.sign_on.close()
 

@@ -7,12 +7,13 @@ from collections.abc import Callable, Collection
 from urllib.parse import quote
 
 from starlette.requests import HTTPConnection
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline_platform.access.credentials import presented_token
 from pipeline_platform.access.doorkeeper import Doorkeeper
 from pipeline_platform.access.identity import Identity
+from pipeline_platform.access.login_page import POLICY, away_page
 from pipeline_platform.access.watched_socket import WatchedSocket
 from pipeline_platform.errors import QueueRefusedError, TransientError
 
@@ -145,6 +146,8 @@ def _refused(conn: HTTPConnection, status: int, why: str) -> Response:
         headers["WWW-Authenticate"] = 'Bearer realm="pipeline-platform"'
     if status == 503:
         headers["Retry-After"] = "2"
+        if wants_page:
+            return HTMLResponse(away_page(why), status, {**headers, "Content-Security-Policy": POLICY})
     return JSONResponse({"error": why}, status, headers)
 
 

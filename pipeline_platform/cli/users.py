@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +17,7 @@ from rich.text import Text
 from pipeline_platform.access.password_rules import MIN_LENGTH, check_password
 from pipeline_platform.access.passwords import digest_of
 from pipeline_platform.access.roles import Role
+from pipeline_platform.cli.auditing import auditing, system_user
 from pipeline_platform.cli.options import AsJson, StateDir, connections, console, print_json
 from pipeline_platform.errors import PermanentError
 from pipeline_platform.warehouse import users as book
@@ -47,13 +48,14 @@ def add(
     Example: pipeline-platform users add otto --role operator
     """
     name = book.user_name(name)
-    with _warehouse(state_dir) as engine:
+    with _warehouse(state_dir) as (engine, note):
         if book.find_user(engine, name) is not None:
             raise PermanentError(
                 f"There is a user {name} already; `pipeline-platform users password {name}` changes it."
             )
         digest = digest_of(_new_password(name, password_stdin))
-        book.add_user(engine, name, digest, role, created_by=f"os {getpass.getuser()}")
+        book.add_user(engine, name, digest, role, created_by=f"os {system_user()}")
+        note("user-added", name, role=role.value)
     typer.echo(f"The user {name} is {role}.")
 
 
@@ -63,7 +65,7 @@ def list_users(state_dir: StateDir = None, as_json: AsJson = False) -> None:
 
     Example: pipeline-platform users list --json
     """
-    with _warehouse(state_dir) as engine:
+    with _warehouse(state_dir) as (engine, _):
         found = book.list_users(engine)
     if as_json:
         print_json([_document(user) for user in found])
@@ -86,8 +88,9 @@ def set_role(
 
     Example: pipeline-platform users role otto viewer
     """
-    with _warehouse(state_dir) as engine:
+    with _warehouse(state_dir) as (engine, note):
         book.set_role(engine, name, role)
+        note("user-role", name, role=role.value)
     typer.echo(f"The user {book.user_name(name)} is {role}.")
 
 
@@ -97,8 +100,9 @@ def disable(name: Name, state_dir: StateDir = None) -> None:
 
     Example: pipeline-platform users disable otto
     """
-    with _warehouse(state_dir) as engine:
+    with _warehouse(state_dir) as (engine, note):
         book.disable(engine, name)
+        note("user-disabled", name)
     typer.echo(f"The user {book.user_name(name)} is disabled, and logged out.")
 
 
@@ -108,8 +112,9 @@ def enable(name: Name, state_dir: StateDir = None) -> None:
 
     Example: pipeline-platform users enable otto
     """
-    with _warehouse(state_dir) as engine:
+    with _warehouse(state_dir) as (engine, note):
         book.enable(engine, name)
+        note("user-enabled", name)
     typer.echo(f"The user {book.user_name(name)} may log in.")
 
 
@@ -120,10 +125,11 @@ def set_password(name: Name, password_stdin: FromStdin = False, state_dir: State
     Example: pipeline-platform users password otto
     """
     name = book.user_name(name)
-    with _warehouse(state_dir) as engine:
+    with _warehouse(state_dir) as (engine, note):
         if book.find_user(engine, name) is None:
             raise PermanentError(f"There is no user {name!r}; `pipeline-platform users list` shows their names.")
         book.set_password(engine, name, digest_of(_new_password(name, password_stdin)))
+        note("user-password", name)
     typer.echo(f"The password of {name} is changed; open logins are over.")
 
 
@@ -140,11 +146,18 @@ def _new_password(name: str, from_stdin: bool) -> str:
 
 
 @contextmanager
-def _warehouse(state_dir: Path | None) -> Iterator[sa.Engine]:
-    _, where = connections(state_dir)
+def _warehouse(state_dir: Path | None) -> Iterator[tuple[sa.Engine, Callable[..., None]]]:
+    """The warehouse as its owner, and what tells the audit of a change that is made."""
+    settings, where = connections(state_dir)
+
+    def note(event: str, name: str, **detail: object) -> None:
+        told = {"user": book.user_name(name), **detail}
+        with auditing(settings, where) as audit:
+            audit.record(event, actor=f"os {system_user()}", address="local", detail=told)
+
     engine = connect(where.warehouse_url)
     try:
-        yield engine
+        yield engine, note
     finally:
         engine.dispose()
 

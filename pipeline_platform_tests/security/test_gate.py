@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 import pytest
 import redis
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -137,6 +139,26 @@ def test_an_idle_socket_is_closed_when_the_login_ends(
             opened.recv(timeout=10)  # nothing is sent by either side
         assert caught.value.rcvd is not None
         assert caught.value.rcvd.code == 4401
+
+
+def test_while_redis_is_away_nobody_is_let_in_and_it_is_said(redis_url: str) -> None:
+    parts = urlsplit(redis_url)
+    config = AccessConfig(redis_url.replace(f":{parts.port}/", f":{free_port()}/"), free_port())
+    doorkeeper = make_doorkeeper(config.redis_url, config.names, timeout=1.0)
+    with served(small_app(doorkeeper), config.port) as base:
+        visitor = Visitor(base)
+        for headers in ({"Cookie": "pp_session=somebodys"}, bearer("pp_00000000_" + "x" * 32)):
+            answer = visitor.get("/", **headers)
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
+            page = visitor.get("/", accept="text/html", **headers)
+            assert page.status_code == 503
+            assert "try again" in page.text
+        assert visitor.login("pp_00000000_" + "x" * 32).status_code == 503
+        assert visitor.get("/open").status_code == 200  # without a login nothing has to be asked
+        with pytest.raises(InvalidStatus) as caught:
+            socket(base, "somebodys", origin=base)
+        assert caught.value.response.status_code == 403
+    doorkeeper.close()
 
 
 def test_an_open_socket_is_no_use_of_the_session(redis_url: str, client: redis.Redis) -> None:

@@ -8,6 +8,7 @@ import random
 import threading
 from urllib.parse import urlsplit
 
+import argon2
 import pytest
 import redis
 from starlette.requests import HTTPConnection
@@ -16,10 +17,13 @@ from pipeline_platform.access.answers import AWAY_SECONDS, FRESH_SECONDS, Answer
 from pipeline_platform.access.doorkeeper import TRIES_OF_ADDRESS, TRIES_OF_NAME, Doorkeeper, User
 from pipeline_platform.access.errors import BusyError, TooManyTriesError
 from pipeline_platform.access.identity import Identity
+from pipeline_platform.access.links import one_time_link
 from pipeline_platform.access.names import OurNames
-from pipeline_platform.access.passwords import AT_ONCE, WAITING, PasswordChecks, digest_of
+from pipeline_platform.access.passwords import AT_ONCE, NOBODY, WAITING, PasswordChecks, digest_of
 from pipeline_platform.access.roles import Role, role_of, scopes_of
 from pipeline_platform.errors import QueueUnavailableError, TransientError
+from pipeline_platform.local.valkey import ValkeyServer
+from pipeline_platform.queue.connection import connect
 from pipeline_platform.queue.keys import Key, KeyStore
 from pipeline_platform.queue.sessions import Session, SessionStore, hash_of
 from pipeline_platform_tests.faults.proxy import Proxy, Weather
@@ -190,6 +194,9 @@ class Book:
     def __init__(self, *users: User) -> None:
         self.users = {user.name: user for user in users}
         self.away = False
+
+    def close(self) -> None:
+        """Nothing is open."""
 
     def find(self, name: str) -> User | None:
         """As the warehouse's."""
@@ -440,3 +447,36 @@ def cut_off(redis_url: str, clock: Clock) -> tuple[Proxy, Doorkeeper]:
     proxy = Proxy(parts.hostname, parts.port, random.Random(1))
     through = redis_url.replace(f":{parts.port}/", f":{proxy.port}/")
     return proxy, make_doorkeeper(through, NAMES, clock=clock, timeout=1.0)
+
+
+@pytest.mark.parametrize("user", ["gateway", "web"])
+def test_the_servers_own_queue_users_may_do_all_of_it(valkey_server: ValkeyServer, user: str) -> None:
+    with connect(valkey_server.url(0)) as admin:
+        admin.flushdb()
+        token = key(admin, "admin")[1]
+        link = one_time_link(admin, "", token)
+
+        async def main() -> None:
+            doorkeeper = make_doorkeeper(valkey_server.url(0, user), NAMES, idle=60)
+            assert await doorkeeper.login_with_code("127.0.0.1", link.partition("=")[2])
+            cookie = await doorkeeper.login("127.0.0.1", "", token) or ""
+            admin.pexpire(f"pp:session:{hash_of(cookie)}", 10_000)  # so that its use has to be noted
+            assert await doorkeeper.identify(visit(cookie)) is not None
+            assert int(admin.pttl(f"pp:session:{hash_of(cookie)}")) > 50_000
+            assert await doorkeeper.identify(visit(token=token)) is not None
+            await doorkeeper.logout(cookie)
+            assert await doorkeeper.identify(visit(cookie)) is None
+            doorkeeper.close()
+
+        asyncio.run(main())
+        with connect(valkey_server.url(0, user)) as client:
+            store = SessionStore(client, absolute=60, idle=60)
+            store.keep_state("state", b"kept", 60)
+            assert store.take_state("state") == b"kept"
+            assert store.take_state("state") is None
+        admin.flushdb()
+
+
+def test_whoever_is_unknown_is_compared_at_todays_costs() -> None:
+    ours, today = (argon2.extract_parameters(digest) for digest in (NOBODY, digest_of("x")))
+    assert ours == today

@@ -22,6 +22,7 @@ from pipeline_platform.access.user_book import UserBook
 from pipeline_platform.errors import WarehouseUnavailableError
 from pipeline_platform.local.logins import Login, settle_login
 from pipeline_platform.local.ports import free_port
+from pipeline_platform.warehouse.engine import connect
 from pipeline_platform_tests.integration.test_cli import conftest as cli
 from pipeline_platform_tests.integration.test_cli.kit import Done, run
 from pipeline_platform_tests.security import access_kit
@@ -100,6 +101,25 @@ def test_the_list_shows_everything_but_digests(users: Callable[..., Done]) -> No
     assert listed.document[0]["created_by"] == f"os {getpass.getuser()}"
     assert "argon2" not in listed.out + users("list").out
     assert "otto" in users("list").out
+
+
+def test_each_change_is_in_the_audit_and_no_password(users: Callable[..., Done], servers: cli.Stack) -> None:
+    users("add", "otto", "--role", "operator", password=GOOD)
+    users("role", "otto", "viewer")
+    users("password", "otto", password=GOOD + "!")
+    users("disable", "Otto")
+    users("enable", "otto")
+    users("disable", "nobody")
+    actor = f"os {getpass.getuser()}"
+    with psycopg.connect(servers.where.warehouse_url) as connection:
+        told = connection.execute("select event, actor, detail from audit order by id").fetchall()
+    assert told == [
+        ("user-added", actor, {"user": "otto", "role": "operator"}),
+        ("user-role", actor, {"user": "otto", "role": "viewer"}),
+        ("user-password", actor, {"user": "otto"}),
+        ("user-disabled", actor, {"user": "otto"}),
+        ("user-enabled", actor, {"user": "otto"}),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -184,8 +204,7 @@ def test_the_reader_may_not_see_users_and_the_loader_may_only_look(servers: cli.
 
 def test_users_that_cannot_be_read_are_no_refusal_and_are_not_asked_for_at_once_again() -> None:
     now = 0.0
-    book = UserBook.of(f"postgresql://x@127.0.0.1:{free_port()}/x")
-    book = UserBook(book._engine, clock=lambda: now)
+    book = UserBook(connect(f"postgresql://x@127.0.0.1:{free_port()}/x"), clock=lambda: now)
     for moment in (0.0, 0.5, 1.5):
         now = moment
         with pytest.raises(WarehouseUnavailableError, match="for now" if moment == 0.5 else "cannot be reached"):
