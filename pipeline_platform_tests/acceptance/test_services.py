@@ -52,7 +52,7 @@ def test_what_the_environment_of_up_holds_is_passed_on_to_those_who_need_it(up: 
     # A key of a source or a webhook, named in a file of the operator's own: for runs and checks, not for the edge.
     assert up.env["KEY_OF_A_SOURCE"] == "sesame-street"
     knowing = {service for service in HOLDS if "KEY_OF_A_SOURCE" in environment_of(up.pid(service))}
-    assert knowing == {"code", "worker", "etl", "daemon"}
+    assert knowing == {"code", "worker", "etl"}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user runs everything as themselves")

@@ -33,7 +33,7 @@ HOLDS = {
     "code": RUNS | {"p-daemon"},
     "worker": RUNS | {"p-workers"},
     "etl": RUNS | {"p-workers"},
-    "daemon": {"p-dagster", "p-daemon", "sesame"},
+    "daemon": {"p-dagster", "p-daemon"},
     "dagster": {"p-dagster", "p-loader", "p-web"},
     "prices": set(),
     "demo": {"p-key"},
