@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import orjson
 import sqlalchemy as sa
 
-from pipeline_platform.access.audit_log import AuditLog
+from pipeline_platform.access.audit_log import AuditLog, AuditSink
 from pipeline_platform.access.audit_writer import GAP, AuditWriter
 from pipeline_platform.access.refusals import Refusal, RefusalTally
 from pipeline_platform.warehouse.audit import AuditEntry
@@ -86,7 +86,7 @@ class Auditor:
     def __init__(
         self,
         engine: sa.Engine,
-        log: Path | None = None,
+        log: Path | AuditSink | None = None,
         *,
         most_bytes: int = MOST_BYTES,
         retry: float = RETRY_SECONDS,
@@ -95,7 +95,7 @@ class Auditor:
         self._tally = RefusalTally(clock)
         self._writer = AuditWriter(
             engine,
-            AuditLog(log) if log is not None else None,
+            AuditLog(log) if isinstance(log, Path) else log,
             most_bytes=most_bytes,
             retry=retry,
             clock=clock,

@@ -1,17 +1,39 @@
-"""The audit's lines in a file, for who collects logs: one JSON object a line, several processes may append."""
+"""The audit's lines for who collects logs, one JSON object a line: in a file, or on the way to one.
+
+A service cannot write into the folder of logs, which is `up`'s. It prints its lines with a mark in front, and `up` puts
+them into the file; in a container they are in the container's log.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Protocol
 
 import orjson
 
 from pipeline_platform.warehouse.audit import AuditEntry
 
 LIMIT_BYTES = 64 * 2**20
+MARK = "audit "
+
+
+class AuditSink(Protocol):
+    """Takes the lines. Raises OSError."""
+
+    def write(self, entries: Iterable[AuditEntry]) -> None: ...
+
+
+class PrintedAudit:
+    """Prints the lines, marked."""
+
+    def write(self, entries: Iterable[AuditEntry]) -> None:
+        """A line for each entry, at once."""
+        sys.stdout.write("".join(MARK + line(entry).decode() for entry in entries))
+        sys.stdout.flush()
 
 
 class AuditLog:
@@ -22,7 +44,10 @@ class AuditLog:
 
     def write(self, entries: Iterable[AuditEntry]) -> None:
         """Appends a line for each entry. Raises OSError."""
-        data = b"".join(map(line, entries))
+        self.append(b"".join(map(line, entries)))
+
+    def append(self, data: bytes) -> None:
+        """Appends whole lines. Raises OSError."""
         with os.fdopen(self._open(), "ab", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if os.fstat(file.fileno()).st_size + len(data) <= self._limit or not self._is_current(file.fileno()):

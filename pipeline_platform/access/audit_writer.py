@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from pipeline_platform.access.audit_log import AuditLog, line
+from pipeline_platform.access.audit_log import AuditSink, line
 from pipeline_platform.errors import PlatformError, PoisonError
 from pipeline_platform.warehouse.audit import AuditEntry, insert
 
@@ -37,7 +37,7 @@ class AuditWriter:
     def __init__(
         self,
         engine: sa.Engine,
-        log: AuditLog | None,
+        log: AuditSink | None,
         *,
         most_bytes: int,
         retry: float,

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from pipeline_platform.access.addresses import ClientAddresses
 from pipeline_platform.access.audit import Audit, Auditor
+from pipeline_platform.access.audit_log import PrintedAudit
 from pipeline_platform.access.building import build_doorkeeper, refused_by
 from pipeline_platform.access.doorkeeper import Doorkeeper
 from pipeline_platform.core.streams import StreamSpec
@@ -160,8 +161,7 @@ def make_edge(settings: Settings, specs: Mapping[str, StreamSpec]) -> Edge:
     engine = connect_warehouse(database_url, pool_size=8, application="pipeline-gateway", settings=READING)
     writer_url = settings.loader_database_url or settings.database_url or database_url
     writer = connect_warehouse(writer_url, pool_size=2, application="pipeline-gateway writer")
-    logs = settings.state_dir / "logs"  # where `up` has one
-    audit = Auditor(writer, logs / "audit.log" if logs.is_dir() else None)
+    audit = Auditor(writer, PrintedAudit())
     threads = ThreadPoolExecutor(8, "side")
     metrics = Metrics()
     sources: list[Gauges] = [LedgerGauges(engine, metrics, specs), WorkerGauges(WorkerBoard(side), metrics)]

@@ -37,6 +37,7 @@ from pipeline_platform.warehouse.migrate import migrate
 
 Say = Callable[[str, str], None]
 CODE_SOCKET = "code.sock"
+AUDITED = frozenset({"gateway", "dagster"})
 
 
 class Stack:
@@ -190,6 +191,7 @@ class Stack:
             start_timeout=120.0,
             stop_timeout=stop_timeout,
             leaf=leaf,
+            audited=name in AUDITED,
         )
 
     def _gateway(self) -> Service:

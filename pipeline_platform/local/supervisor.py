@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
+from pipeline_platform.access.audit_log import MARK, AuditLog
 from pipeline_platform.errors import PlatformError
 from pipeline_platform.local.processes import Child, Service, Step
 from pipeline_platform.local.reaper import Reaper
@@ -46,6 +47,7 @@ class Supervisor:
         self._units: dict[str, Unit] = {}
         self._emitting = threading.Lock()
         self._reaper: Reaper | None = None
+        self._audit = AuditLog(state_dir / "logs" / "audit.log")
         self._stops = 0  # a plain number, because a signal handler may not take locks
 
     def run(self) -> None:
@@ -192,6 +194,10 @@ class Supervisor:
             write_services(self._state_dir, [known.described() for known in self._units.values()])
 
     def _write(self, unit: Unit, line: str) -> None:
+        if line.startswith(MARK) and unit.service.audited:
+            with contextlib.suppress(OSError):  # the table has it, too
+                self._audit.append(line.removeprefix(MARK).encode() + b"\n")
+            return
         unit.log.write(line)
         with self._emitting:
             self._emit(unit.service.name, line)

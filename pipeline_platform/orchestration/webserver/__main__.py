@@ -13,6 +13,7 @@ from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster_webserver.version import __version__
 
 from pipeline_platform.access.audit import Audit, Auditor
+from pipeline_platform.access.audit_log import PrintedAudit
 from pipeline_platform.access.bounded_http import BoundedHttp
 from pipeline_platform.access.building import build_doorkeeper
 from pipeline_platform.access.doorkeeper import Doorkeeper, Refused
@@ -32,11 +33,10 @@ WEBSOCKET_BYTES = 2**20
 
 
 def build_audit(settings: Settings) -> Auditor:
-    """Where logins and mutations are told: the warehouse, and a file where `up` keeps logs."""
+    """Where logins and mutations are told: the warehouse, and marked lines for `up`'s audit.log."""
     url = require(settings.loader_database_url or settings.database_url, "PIPELINE_LOADER_DATABASE_URL")
-    logs = settings.state_dir / "logs"
     engine = connect_warehouse(url, pool_size=1, application="pipeline-webserver audit")
-    return Auditor(engine, logs / "audit.log" if logs.is_dir() else None)
+    return Auditor(engine, PrintedAudit())
 
 
 def build_door(settings: Settings, audit: Audit, host: str, port: int) -> Doorkeeper:
