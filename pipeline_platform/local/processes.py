@@ -32,7 +32,7 @@ class Service:
     `ready` answers whether it does its work; it must return within a few seconds and not raise. `env` None inherits
     ours; a function is asked at every start, for what steps before it have made. A `critical` service is not restarted:
     its death ends the whole stack. `clean_up` ends what of it may live on outside its session; it is called after every
-    end. No other service needs a `leaf`: leaves stop at the same time. An `audited` one prints lines for the audit's file.
+    end. No other service needs a `leaf`: leaves stop at the same time. An `audited` one prints lines for the audit.
     """
 
     name: str
