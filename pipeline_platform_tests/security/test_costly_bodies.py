@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
@@ -142,9 +143,9 @@ def test_whoever_may_is_admitted_once(client: Client, monkeypatch: pytest.Monkey
     asked: list[object] = []
     admit = admission.admit
 
-    async def counted(*arguments: object) -> object:
+    async def counted(*arguments: Any, **options: Any) -> object:
         asked.append(arguments)
-        return await admit(*arguments)  # type: ignore[arg-type]
+        return await admit(*arguments, **options)
 
     monkeypatch.setattr(access, "admit", counted)
     answer = client.http.post(f"{client.base}/v1/dead-letters/replay", json={"filter": {}, "nonsense": 1})
