@@ -1,7 +1,7 @@
 # Two commands do everything: `make up` and `make test`.
 
-# Root hands the services to the account `nobody`, so the first Python that it can run goes before the others: one under
-# /root, as pyenv's, it cannot enter.
+# Root hands the services to the accounts `daemon` and `nobody`, so the first Python that they can run goes before the others:
+# one under /root, as pyenv's, they cannot enter.
 NAMES := python3.14 python3.13 python3.12 python3.11 python3
 RECENT := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell \
@@ -20,7 +20,7 @@ TESTED := $(VENV)/.installed-tests
 UP ?= --demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install up test chromium test-fast check format bench test-faults clean
+.PHONY: help install up test chromium test-fast check format bench test-faults test-security clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed 's/:.*## /\t/' | expand -t 16
@@ -59,6 +59,9 @@ test-fast: $(TESTED) ## Only the tests without servers
 
 test-faults: $(TESTED) ## The long form of the fault suite, some hours; writes its table (FAULTS="-k disks" for less)
 	$(BIN)/python -m pipeline_platform_tests.faults --long $(FAULTS)
+
+test-security: $(TESTED) ## The long form of the attacks: 50,000 mutated requests (MUTATIONS=200000 for more)
+	PIPELINE_MUTATIONS=$${MUTATIONS:-50000} $(BIN)/python -m pytest pipeline_platform_tests/security -s -p no:cacheprovider
 
 check: $(TESTED) ## Lint, types, import contracts, docs
 	$(BIN)/ruff check .

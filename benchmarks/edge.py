@@ -155,7 +155,7 @@ def measure(
 def post(body: bytes, token: str) -> bytes:
     """A whole HTTP request."""
     head = (
-        "POST /v1/streams/telemetry/events HTTP/1.1\r\nHost: gateway\r\n"
+        "POST /v1/streams/telemetry/events HTTP/1.1\r\nHost: 127.0.0.1\r\n"
         f"Authorization: Bearer {token}\r\nContent-Type: application/x-ndjson\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

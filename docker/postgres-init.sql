@@ -45,7 +45,7 @@ grant connect on database warehouse to loader, reader, analyst;
 
 select 'create database warehouse_dagster owner dagster'
 where not exists (select from pg_database where datname = 'warehouse_dagster') \gexec
-revoke connect on database warehouse_dagster, postgres from public;
+revoke connect on database warehouse_dagster, postgres, template1 from public;
 grant connect on database warehouse_dagster to dagster_reader;
 \connect warehouse_dagster
 \ir /srv/rights.sql

@@ -145,11 +145,31 @@ class Settings(BaseSettings):
     rate_limit_key: float = Field(100_000.0, gt=0, description="Requests a second for one API key.")
     rate_limit_ip: float = Field(100_000.0, gt=0, description="Requests a second for one client address.")
     rate_limit_burst: float = Field(2.0, ge=1, description="Seconds' worth of requests that may come at once.")
+    rate_limit_reads: float = Field(
+        20.0, gt=0, description="Reads a second of one API key at one gateway; long pages count as several."
+    )
+    rate_limit_open: float = Field(
+        5.0,
+        gt=0,
+        description="Requests a second of one address at one gateway to /metrics, /docs and others without key.",
+    )
+    rate_limit_reads_burst: float = Field(5.0, ge=1, description="Seconds' worth of either that may come at once.")
+    rate_limit_probes: float = Field(
+        20.0, gt=0, description="Probes of /healthz and /readyz a second of one address; more are answered later."
+    )
+    rate_limit_refusals: float = Field(
+        5.0, gt=0, description="Refusals (401, 403, 404, 429) a second of one address; more are answered later."
+    )
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Comma-separated addresses or networks whose X-Forwarded-For is believed."
     )
     wait_max_seconds: float = Field(30.0, ge=0, description="The longest `?wait=`.")
     connections_max: int = Field(2_000, ge=10, description="Connections of a gateway; more are answered 503.")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Comma-separated names that lead to the gateway, beside addresses, localhost and `gateway_url`; "
+        "`.example.com` for all below, `*` for any.",
+    )
     connections_per_address: int = Field(
         200, ge=1, description="Connections of one address; trusted proxies may have any number."
     )
@@ -199,7 +219,7 @@ class Settings(BaseSettings):
             raise ValueError(f"{wrong[0]!r} is not `group=role` with a role of viewer, operator, admin")
         return tuple(tuple(each.strip() for each in part.rsplit("=", 1)) for part in parts)
 
-    @field_validator("public_urls", "trusted_proxies", mode="before")
+    @field_validator("public_urls", "trusted_proxies", "allowed_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, ClassVar, Self
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from pipeline_platform.access.connection_counts import ConnectionCounts
 
@@ -80,6 +80,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._stall: asyncio.TimerHandle | None = None
         self._unread = 0
         self._served = False
+        self._running: RequestResponseCycle | None = None
         self._counted: str | None = None
 
     # The connection
@@ -98,7 +99,21 @@ class BoundedHttp(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self._counted is not None:
             self.counts.leave(self._counted)
+        self._abandon()
         super().connection_lost(exc)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _abandon(self) -> None:
+        """Lets the request that is being answered know that nobody listens; uvicorn tells the newest one only.
+
+        Otherwise its answer is written to a closed connection, which is an exception, and a page of the log.
+        """
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
 
     # What comes
 
@@ -116,6 +131,7 @@ class BoundedHttp(HttpToolsProtocol):
                 self._refuse_head()
             elif len(self.pipeline) > PIPELINED:
                 self.refused["pipelined"] += 1
+                self._abandon()
                 self.transport.close()
         if not (self._deaf or self._upgraded or self.transport.is_closing()):
             self._watch()
@@ -208,6 +224,7 @@ class BoundedHttp(HttpToolsProtocol):
         unread = self.transport.get_write_buffer_size()
         if unread > self._unread - STALL_BYTES:
             self.refused["unread"] += 1
+            self._abandon()
             self.transport.abort()
             return
         self._unread = unread
@@ -220,6 +237,7 @@ class BoundedHttp(HttpToolsProtocol):
         if not self._answering() or (self._in_body and not self.cycle.response_started):
             super().send_400_response(msg)
         elif self._in_body:
+            self._abandon()
             self.transport.abort()
         else:
             self._last_answer()  # to what came before: this one would be taken for it
@@ -242,6 +260,7 @@ class BoundedHttp(HttpToolsProtocol):
             self._start_timer(self.head_seconds)  # the answer before may take longer than this head
         elif self._in_body and self._answering() and self.cycle.response_started:
             self.refused["timeout"] += 1
+            self._abandon()
             self.transport.abort()
         elif (self._in_body and not self._answering()) or not (self._served or self._head):
             self.refused["timeout"] += 1  # it was answered, or has asked for nothing

@@ -97,6 +97,11 @@ class Route(_Strict):
             raise SettingError(f"The environment variable {name} of the route {self.name!r} is not set.")
         return url
 
+    def in_clear(self, environment: Mapping[str, str]) -> bool:
+        """Whether its messages, and the secret in its address, go over the network without TLS."""
+        url = self.url if self.url is not None else environment.get(self.url_env or "", "")
+        return url.strip().lower().startswith("http://")
+
 
 class _Routes(_Strict):
     routes: tuple[Route, ...]

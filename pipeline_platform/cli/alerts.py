@@ -19,6 +19,7 @@ from pipeline_platform.alerts.deliver import deliver, trial
 from pipeline_platform.alerts.routes import Route, load_routes
 from pipeline_platform.alerts.webhook import Webhook
 from pipeline_platform.cli.options import AsJson, StateDir, connections, console, print_json
+from pipeline_platform.cli.terminal import SafeConsole
 from pipeline_platform.core.alerts import Sent
 from pipeline_platform.core.streams import load_specs
 from pipeline_platform.errors import PermanentError, SettingError
@@ -109,9 +110,14 @@ def try_routes(
     Example: pipeline-platform alerts test --route team
     """
     settings = Settings.load(state_dir=state_dir)
+    routes = _routes(settings, file, route)
+    for each in routes:
+        if each.in_clear(os.environ):
+            warning = f"{each.name} goes to an http:// address: its secret and its alerts go in clear; use https://."
+            SafeConsole(stderr=True).print(warning, style="yellow", markup=False, soft_wrap=True)
     webhook, now = Webhook(allow_private=settings.alerts_allow_private), datetime.now(UTC)
     rows = []
-    for each in _routes(settings, file, route):
+    for each in routes:
         outcome = deliver(each, [trial(now)], webhook, os.environ, now)
         said = outcome.said if isinstance(outcome, Sent) else outcome.why
         rows.append(

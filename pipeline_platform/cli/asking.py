@@ -12,13 +12,12 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from pipeline_platform.cli.gateway_client import GatewayClient
 from pipeline_platform.cli.ingest_session import find_gateway
-from pipeline_platform.cli.result_sets import printable
+from pipeline_platform.cli.terminal import SafeConsole, printable
 from pipeline_platform.errors import SettingError
 
 Url = Annotated[str | None, typer.Option(help="Another gateway.", show_default=False)]
@@ -89,7 +88,7 @@ def cell(value: object, style: str = "") -> Text:
 
 def print_rows(table: Table) -> None:
     """A list for people; in a file or a pipe nothing is folded."""
-    Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE).print(table)
+    SafeConsole(width=None if sys.stdout.isatty() else _WIDE).print(table)
 
 
 def when(text: object) -> str:

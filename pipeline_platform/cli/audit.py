@@ -27,7 +27,7 @@ from pipeline_platform.cli.asking import (
 )
 from pipeline_platform.cli.gateway_client import GatewayClient
 from pipeline_platform.cli.options import AsJson, StateDir, console, print_json
-from pipeline_platform.cli.result_sets import printable
+from pipeline_platform.cli.terminal import printable
 
 POLL_SECONDS = 1.0
 _PAGE = 100

@@ -8,12 +8,12 @@ from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from pipeline_platform.cli.options import StateDir, connections, console
+from pipeline_platform.cli.terminal import SafeConsole
 from pipeline_platform.core.price_partitions import day_ranges
 from pipeline_platform.errors import PermanentError, PlatformError, SettingError, TransientError
 from pipeline_platform.local.backfills import CANDLES, CandleWork, plan_candles
@@ -170,7 +170,7 @@ def _wait(
     clock: Callable[[], float] = time.monotonic,
 ) -> BackfillStatus:
     """Shows how far it is until it has ended; outages of the webserver are waited out."""
-    stderr = Console(stderr=True, highlight=False)
+    stderr = SafeConsole(stderr=True)
     columns: Sequence[TextColumn | BarColumn | MofNCompleteColumn | TimeElapsedColumn] = (
         TextColumn("partitions"),
         BarColumn(),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 
 import typer
 from rich.text import Text
 
+from pipeline_platform.alerts.routes import load_routes
 from pipeline_platform.cli.doctor_growth import check_growth
 from pipeline_platform.cli.doctor_machine import check_machine
 from pipeline_platform.cli.doctor_servers import check_servers
 from pipeline_platform.cli.findings import Finding
 from pipeline_platform.cli.options import AsJson, StateDir, connections, console, print_json
+from pipeline_platform.core.streams import load_specs
 from pipeline_platform.errors import SettingError
 from pipeline_platform.local.connections import Connections
 from pipeline_platform.local.state import LIVING, read_services
@@ -60,7 +63,23 @@ def examine(settings: Settings) -> list[Finding]:
             Finding("warn", "stack", "it is stopped, so its servers were not checked; run `pipeline-platform up`")
         )
         return found
+    found += check_routes(settings)
     return found + check_servers(settings, where, running=living) + check_growth(settings, where)
+
+
+def check_routes(settings: Settings) -> list[Finding]:
+    """Whether alerts would go in clear."""
+    if settings.alerts_file is None:
+        return []
+    try:
+        routes = load_routes(settings.alerts_file, load_specs(settings.streams_dir))
+    except SettingError as error:
+        return [Finding("fail", "alert routes", str(error))]
+    clear = [route.name for route in routes if route.in_clear(os.environ)]
+    if clear:
+        advice = "the secret in the address and the alerts go in clear; use https://"
+        return [Finding("warn", "alert routes", f"{', '.join(clear)}: http://, so {advice}")]
+    return [Finding("ok", "alert routes", f"{len(routes)} in {settings.alerts_file}")]
 
 
 def _where(settings: Settings) -> Connections | None:

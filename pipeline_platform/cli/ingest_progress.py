@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from pipeline_platform.cli.event_files import EventFile, OpenedFile
+from pipeline_platform.cli.terminal import SafeConsole
 
 SAY_SECONDS = 10.0  # without a terminal, at most one line in this time
 
@@ -22,7 +23,7 @@ class Meter:
         self, source: EventFile, *, console: Console | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._source = source
-        self._console = console or Console(stderr=True, highlight=False)
+        self._console = console or SafeConsole(stderr=True)
         self._clock = clock
         self._said_at = float("-inf")
         self._opened: OpenedFile | None = None

@@ -6,8 +6,8 @@ import sys
 from importlib import import_module
 
 import typer
-from rich.console import Console
 
+from pipeline_platform.cli.terminal import SafeConsole
 from pipeline_platform.errors import PlatformError
 
 # Each command, or group of commands, and its module in this folder.
@@ -58,7 +58,7 @@ def main() -> None:
     try:
         command_line(sys.argv[1] if len(sys.argv) > 1 else None)()
     except PlatformError as error:
-        stderr = Console(stderr=True, highlight=False)
+        stderr = SafeConsole(stderr=True)
         stderr.print(f"pipeline-platform: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from pipeline_platform.cli.terminal import SafeConsole
 from pipeline_platform.local.connections import Connections, find_connections
 from pipeline_platform.settings import Settings
 
@@ -18,7 +18,7 @@ StateDir = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 
-console = Console(highlight=False)
+console = SafeConsole()
 
 
 def connections(state_dir: Path | None) -> tuple[Settings, Connections]:

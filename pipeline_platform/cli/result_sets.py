@@ -11,9 +11,11 @@ from itertools import islice
 from typing import Any
 
 import orjson
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from pipeline_platform.cli.terminal import SafeConsole, printable
+from pipeline_platform.core.spreadsheets import harmless
 
 _WIDE = 10_000  # columns of a "terminal" that is a file: nothing is cut off there
 
@@ -27,11 +29,11 @@ def print_table(names: Sequence[str], rows: Iterator[tuple[Any, ...]], limit: in
     for row in islice(rows, limit):
         table.add_row(*(_cell(value) for value in row))
         count += 1
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
+    console = SafeConsole(width=None if sys.stdout.isatty() else _WIDE)
     console.print(table)
     if next(rows, None) is not None:
         note = f"The first {count:,} rows; there are more. --limit or --csv shows them."
-        Console(stderr=True, highlight=False).print(note, style="yellow", soft_wrap=True)
+        SafeConsole(stderr=True).print(note, style="yellow", soft_wrap=True)
     else:
         console.print(f"{count:,} row{'' if count == 1 else 's'}")
 
@@ -41,11 +43,6 @@ def _cell(value: Any) -> Text:
         return Text("null", style="dim")
     number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
     return Text(printable(_plain(value)), justify="right" if number else "left")
-
-
-def printable(text: str) -> str:
-    """Events come from anywhere: what would steer the terminal is shown instead of sent."""
-    return "".join(sign if sign.isprintable() or sign == "\n" else f"\\x{ord(sign):02x}" for sign in text)
 
 
 def _plain(value: Any) -> str:
@@ -60,11 +57,19 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-def print_csv(names: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> None:
-    """CSV with a header; null is an empty field."""
+def print_csv(names: Sequence[str], rows: Iterator[tuple[Any, ...]], *, spreadsheet: bool = False) -> None:
+    """CSV with a header; null is an empty field. On a terminal, what would steer it is shown instead.
+
+    With `spreadsheet`, texts that begin like a formula have an apostrophe in front.
+    """
+    shown = printable if sys.stdout.isatty() else str
+
+    def cell(value: Any) -> str:
+        return "" if value is None else shown(_plain(harmless(value) if spreadsheet else value))
+
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows(["" if value is None else _plain(value) for value in row] for row in rows)
+    writer.writerow(map(cell, names))
+    writer.writerows(map(cell, row) for row in rows)
 
 
 def print_json(names: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> None:

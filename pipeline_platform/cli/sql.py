@@ -31,6 +31,9 @@ def sql(
     state_dir: StateDir = None,
     file: Annotated[str | None, typer.Option(help="Read it from a file, or - for standard input.")] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    spreadsheet: Annotated[
+        bool, typer.Option("--spreadsheet", help="In CSV, put ' before texts that a spreadsheet would run as formulas.")
+    ] = False,
     as_json: AsJson = False,
     limit: Annotated[
         int | None,
@@ -51,10 +54,12 @@ def sql(
     text = _text(query, file)
     if as_csv and as_json:
         raise SettingError("Choose one of --csv and --json.")
+    if spreadsheet and not as_csv:
+        raise SettingError("--spreadsheet goes with --csv.")
     _, where = connections(state_dir)
     with _rows(where.warehouse_readonly_url, text, timeout) as (names, rows):
         if as_csv:
-            print_csv(names, islice(rows, limit))
+            print_csv(names, islice(rows, limit), spreadsheet=spreadsheet)
         elif as_json:
             print_json(names, islice(rows, limit))
         else:

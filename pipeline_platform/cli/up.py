@@ -84,6 +84,7 @@ class _Log:
     def emit(self, name: str, line: str) -> None:
         """Prints one line of a service."""
         colour = self._colours.setdefault(name, COLOURS[len(self._colours) % len(COLOURS)])
+        # The console prints what else would steer the terminal as text.
         console.print(f"[{colour}]{name:>8}[/] [dim]|[/] {escape(_COLOUR_CODE.sub('', line))}", soft_wrap=True)
 
 

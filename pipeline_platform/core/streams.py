@@ -30,6 +30,7 @@ TAKEN = frozenset(
             "alert_deliveries",
             "audit",
             "streams",
+            "users",
             "alembic_version",
             "ledger_totals",
             "rollups",

@@ -7,16 +7,25 @@ from typing import Annotated
 from fastapi import Depends, Request, Response, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 
-from pipeline_platform.gateway.admission import actor_of, admit, headers_by_name, rate_headers, role_of, tell_refusal
+from pipeline_platform.gateway.admission import (
+    ALLOWANCE,
+    actor_of,
+    admit,
+    headers_by_name,
+    role_of,
+    tell_refusal,
+    too_many,
+)
 from pipeline_platform.gateway.credentials import AccessProblemError
 from pipeline_platform.gateway.edge import Edge
 from pipeline_platform.gateway.problems import problem_response
-from pipeline_platform.gateway.rates import Allowance
 from pipeline_platform.queue.keys import Key
 
 # Only for OpenAPI; `admit` reads the headers.
 BEARER = HTTPBearer(auto_error=False, scheme_name="bearer", description="An API key as a bearer token.")
 HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, scheme_name="apiKey", description="An API key.")
+
+_LONGEST = 10_000  # rows of a page
 
 
 def edge_of(request: Request) -> Edge:
@@ -30,42 +39,56 @@ class Admission:
     """A dependency that lets in keys with one of `scopes`, within their limits; asked again, it gives the same key.
 
     Where the path names a stream, keys for other streams are refused. Where it names none, all keys for named streams
-    are, unless the endpoint is `narrow`: sees to it itself that they find their own streams only.
+    are, unless the endpoint is `narrow`: sees to it itself that they find their own streams only. A request costs
+    `cost` tokens of the key's reads, and one more for every `rows_a_token` rows of its `limit`.
     """
 
-    def __init__(self, scopes: tuple[str, ...], *, narrow: bool = False) -> None:
+    def __init__(self, scopes: tuple[str, ...], *, narrow: bool, cost: float, rows_a_token: int) -> None:
         self.scopes = scopes
         self.narrow = narrow
+        self._cost = cost
+        self._rows_a_token = rows_a_token
 
     async def __call__(
         self,
         request: Request,
-        response: Response,
         _bearer: Annotated[object, Security(BEARER)] = None,
         _header: Annotated[object, Security(HEADER)] = None,
     ) -> Key:
-        done: dict[tuple[object, ...], tuple[Key, Allowance]] = request.scope.setdefault("pipeline.admitted", {})
+        done: dict[tuple[object, ...], Key] = request.scope.setdefault("pipeline.admitted", {})
         asked = (self.scopes, self.narrow)
         if asked not in done:
-            peer = request.client.host if request.client else ""
-            done[asked] = await admit(
-                edge_of(request),
-                peer,
-                headers_by_name(request.scope["headers"]),
-                self.scopes,
-                stream=request.path_params.get("stream"),
-                anyhow=self.narrow,
-                path=request.url.path,
-                session=request,
-            )
-        key, allowance = done[asked]
-        response.headers.update(rate_headers(allowance))
+            done[asked] = await self._admit(request)
+        return done[asked]
+
+    async def _admit(self, request: Request) -> Key:
+        edge = edge_of(request)
+        key, _ = await admit(
+            edge,
+            request.client.host if request.client else "",
+            headers_by_name(request.scope["headers"]),
+            self.scopes,
+            stream=request.path_params.get("stream"),
+            anyhow=self.narrow,
+            path=request.url.path,
+            session=request,
+        )
+        allowance = edge.reads.take(key.id, self._tokens(request.query_params.get("limit", "")))
+        if not allowance.allowed:
+            raise too_many("API key", allowance)
+        request.scope[ALLOWANCE] = allowance  # the front door tells the client
         return key
 
+    def _tokens(self, limit: str) -> float:
+        """What is no plain number is read as one later, perhaps: it costs as much as the longest page."""
+        plain = limit.isascii() and limit.isdigit() and len(limit) < 9
+        rows = int(limit) if plain else _LONGEST if limit else 0
+        return self._cost + rows / self._rows_a_token
 
-def scoped(*scopes: str, narrow: bool = False) -> Admission:
+
+def scoped(*scopes: str, narrow: bool = False, cost: float = 1.0, rows_a_token: int = 100) -> Admission:
     """The dependency for these scopes."""
-    return Admission(scopes, narrow=narrow)
+    return Admission(scopes, narrow=narrow, cost=cost, rows_a_token=rows_a_token)
 
 
 class Noting:

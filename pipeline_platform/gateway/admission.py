@@ -20,6 +20,7 @@ from pipeline_platform.gateway.problems import ProblemError, seconds, shown
 from pipeline_platform.gateway.rates import Allowance
 from pipeline_platform.queue.keys import Key
 
+ALLOWANCE = "pipeline.allowance"  # in a request's scope: what the key may still ask
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
 
@@ -44,7 +45,7 @@ async def admit(
     address = edge.addresses.of(peer, headers.get(b"x-forwarded-for", b""))
     allowance = edge.limit_ip.take_now(address) or await edge.limit_ip.take(address)
     if not allowance.allowed:
-        raise _too_many("client address", allowance)
+        raise too_many("client address", allowance)
     try:
         if session is not None and by_session(headers):
             key: Key | None = await session_caller(edge.door, session)
@@ -64,7 +65,7 @@ async def admit(
         edge.key_uses.note(key.id)
     allowance = edge.limit_key.take_now(key.id) or await edge.limit_key.take(key.id)
     if not allowance.allowed:
-        raise _too_many("API key", allowance)
+        raise too_many("API key", allowance)
     return key, allowance
 
 
@@ -106,7 +107,8 @@ def tell_refusal(edge: Edge, problem: AccessProblemError, address: str, path: st
     edge.audit.refused(Refusal(problem.kind, address, problem.reason, *who, path=shown(path)))
 
 
-def _too_many(whose: str, allowance: Allowance) -> ProblemError:
+def too_many(whose: str, allowance: Allowance) -> ProblemError:
+    """The 429 problem."""
     return ProblemError(
         "rate-limited",
         f"The limit of this {whose} is reached; wait for the seconds in Retry-After.",

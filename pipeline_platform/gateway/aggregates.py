@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from pipeline_platform.core.streams import StreamSpec
@@ -19,9 +18,10 @@ from pipeline_platform.gateway.problems import ProblemError, shown
 from pipeline_platform.gateway.tables import ARROW, as_arrow, as_csv, as_json
 from pipeline_platform.warehouse.queries import AggregateQuery, read_aggregates
 
-router = APIRouter(prefix="/v1", tags=["aggregates"], dependencies=[Depends(scoped("read"))], responses=PROBLEMS)
+_READ = scoped("read", rows_a_token=1000)
+router = APIRouter(prefix="/v1", tags=["aggregates"], dependencies=[Depends(_READ)], responses=PROBLEMS)
 
-_OWN = frozenset({"window", "from", "to", "format", "limit", "cursor"})
+_OWN = frozenset({"window", "from", "to", "format", "spreadsheet", "limit", "cursor"})
 _MOST_VALUES = 100
 
 
@@ -50,6 +50,9 @@ def read_stream_aggregates(
     ] = None,
     end: Annotated[str | None, Query(alias="to", description="Likewise; not included. Default: now.")] = None,
     form: Annotated[Literal["json", "csv", "arrow"], Query(alias="format")] = "json",
+    spreadsheet: Annotated[
+        bool, Query(description="In CSV, put an apostrophe before texts that a spreadsheet would take for formulas.")
+    ] = False,
     limit: Annotated[int, Query(ge=1, le=10_000, description="Rows a page.")] = 1000,
     cursor: Annotated[str | None, Query(description="`next_cursor` (or X-Next-Cursor) of the page before.")] = None,
 ) -> Response:
@@ -61,17 +64,22 @@ def read_stream_aggregates(
     question = question_of(stream, filters)
     here = decode_cursor(cursor, question, len(spec.dimensions)) if cursor is not None else None
     low, high = _range(start, end, here)
-    page = read_aggregates(edge.engine, spec, AggregateQuery(low, high, filters, limit, here.after if here else None))
-    following = encode_cursor(Cursor(low, high, page.next), question) if page.next else None
-    headers = {}
-    if following:
-        url = request.url.include_query_params(cursor=following)
-        headers = {"X-Next-Cursor": following, "Link": f'<{url.path}?{url.query}>; rel="next"'}
-    if form == "csv":
-        return StreamingResponse(as_csv(page), headers=headers, media_type="text/csv; charset=utf-8")
-    if form == "arrow":
-        return Response(as_arrow(page, spec), headers=headers, media_type=ARROW)
-    return Response(as_json(page, following), headers=headers, media_type="application/json")
+    asked = AggregateQuery(low, high, filters, limit, here.after if here else None)
+    with edge.heavy.place():
+        page = read_aggregates(edge.engine, spec, asked)
+        following = encode_cursor(Cursor(low, high, page.next), question) if page.next else None
+        headers = {}
+        if following:
+            url = request.url.include_query_params(cursor=following)
+            headers = {"X-Next-Cursor": following, "Link": f'<{url.path}?{url.query}>; rel="next"'}
+        if form == "csv":
+            # As a download: a browser that opens it by itself may hand it to a spreadsheet.
+            headers["Content-Disposition"] = f'attachment; filename="{stream}.csv"'
+            body = b"".join(as_csv(page, spreadsheet=spreadsheet))
+            return Response(body, headers=headers, media_type="text/csv; charset=utf-8")
+        if form == "arrow":
+            return Response(as_arrow(page, spec), headers=headers, media_type=ARROW)
+        return Response(as_json(page, following), headers=headers, media_type="application/json")
 
 
 def _filters(request: Request, spec: StreamSpec) -> dict[str, list[str]]:

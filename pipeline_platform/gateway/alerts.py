@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, Field
 
 from pipeline_platform.gateway.access import EdgeOf, Note, scoped
 from pipeline_platform.gateway.openapi import PROBLEMS
 from pipeline_platform.gateway.problems import ProblemError
+from pipeline_platform.gateway.questions import as_made
 from pipeline_platform.queue.keys import Key
 from pipeline_platform.warehouse.alert_views import AlertQuery, ListedAlert, list_alerts, open_counts
 
@@ -56,7 +57,7 @@ class AlertList(BaseModel):
     open: dict[str, int] = Field(description="All open alerts by severity, whatever the filters.")
 
 
-@router.get("/alerts", summary="Alerts and their deliveries")
+@router.get("/alerts", summary="Alerts and their deliveries", response_model=AlertList)
 def read_alerts(
     edge: EdgeOf,
     key: Annotated[Key, Depends(scoped("read"))],
@@ -69,22 +70,24 @@ def read_alerts(
     ] = None,
     limit: Annotated[int, Query(ge=1, le=1000, description="Alerts a page.")] = 100,
     cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
-) -> AlertList:
+) -> Response:
     """The newest first."""
     if stream is not None:
         edge.spec(stream)
     asked = AlertQuery(state == "open", stream, severity, kind, _before(cursor), limit + 1)
-    found = list_alerts(edge.engine, asked)
-    page = found[:limit]
-    following = str(page[-1].id) if len(found) > limit else None
     payloads = "admin" in key.scopes
-    if payloads and (samples := sum(isinstance(alert.sample, list) for alert in page)):
-        note("dead-letters-read", key, filter={"alerts": state, "stream": stream}, count=samples)
-    return AlertList(
-        data=[_document(alert, payloads=payloads) for alert in page],
-        next_cursor=following,
-        open=open_counts(edge.engine),
-    )
+    with edge.heavy.place():
+        found = list_alerts(edge.engine, asked)
+        page = found[:limit]
+        if payloads and (samples := sum(isinstance(alert.sample, list) for alert in page)):
+            note("dead-letters-read", key, filter={"alerts": state, "stream": stream}, count=samples)
+        return as_made(
+            AlertList(
+                data=[_document(alert, payloads=payloads) for alert in page],
+                next_cursor=str(page[-1].id) if len(found) > limit else None,
+                open=open_counts(edge.engine),
+            )
+        )
 
 
 def _before(cursor: str | None) -> int | None:

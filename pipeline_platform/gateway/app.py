@@ -6,8 +6,10 @@ Run it with `python -m pipeline_platform.gateway`, which sets uvicorn's options 
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -28,9 +30,12 @@ from pipeline_platform.gateway import (
     stats,
 )
 from pipeline_platform.gateway.access import refuse
+from pipeline_platform.gateway.buckets import Buckets
 from pipeline_platform.gateway.credentials import AccessProblemError
 from pipeline_platform.gateway.docs_page import add_docs
 from pipeline_platform.gateway.edge import Edge, make_edge
+from pipeline_platform.gateway.front import FrontDoor
+from pipeline_platform.gateway.hosts import AllowedHosts
 from pipeline_platform.gateway.ingest import INGEST_PATH, IngestEndpoint
 from pipeline_platform.gateway.logins import login_routes
 from pipeline_platform.gateway.observe import Observe
@@ -60,8 +65,12 @@ def build_app(settings: Settings, specs: Mapping[str, StreamSpec]) -> FastAPI:
         version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
-        middleware=[Middleware(Observe, metrics=edge.metrics)],
+        middleware=[
+            Middleware(Observe, metrics=edge.metrics),
+            Middleware(FrontDoor, addresses=edge.addresses, **_door(settings)),
+        ],
         redirect_slashes=False,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
     )
@@ -73,6 +82,18 @@ def build_app(settings: Settings, specs: Mapping[str, StreamSpec]) -> FastAPI:
     install_problem_handlers(app)
     app.add_exception_handler(AccessProblemError, refuse)
     return app
+
+
+def _door(settings: Settings) -> dict[str, Any]:
+    """What the front door goes by."""
+    here = [settings.host, urlsplit(settings.gateway_link).hostname or "", socket.gethostname()]
+    opened, probes, refusals = settings.rate_limit_open, settings.rate_limit_probes, settings.rate_limit_refusals
+    return {
+        "hosts": AllowedHosts([*here, *settings.allowed_hosts]),
+        "opened": Buckets(opened, opened * settings.rate_limit_reads_burst),
+        "probed": Buckets(probes, probes * settings.rate_limit_reads_burst),
+        "refused": Buckets(refusals, refusals * settings.rate_limit_reads_burst),
+    }
 
 
 class _Gateway(FastAPI):

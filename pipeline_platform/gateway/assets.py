@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Body, Depends, Query
+from fastapi import APIRouter, Body, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline_platform.gateway.access import EdgeOf, Note, scoped
 from pipeline_platform.gateway.admission import actor_of
-from pipeline_platform.gateway.asset_documents import AssetDocument, AssetList, Kind, document, summary
+from pipeline_platform.gateway.asset_documents import AssetDocument, AssetList, Kind, document, page
 from pipeline_platform.gateway.bodies import SmallBodies
 from pipeline_platform.gateway.moments import Moment
 from pipeline_platform.gateway.openapi import BODY_PROBLEMS, NOTHING_TO_REPLAY, PROBLEMS
@@ -86,16 +86,18 @@ class AssetReplayDocument(BaseModel):
     )
 
 
-@router.get("/assets", summary="Rows of the ledger")
+@router.get("/assets", summary="Rows of the ledger", response_model=AssetList)
 def read_assets(
     edge: EdgeOf,
     asked: Annotated[AssetQuestion, Query()],
     key: Annotated[Key, Depends(scoped("read", narrow=True))],
-) -> AssetList:
+) -> Response:
     """Every batch, replay, ETL partition and failed run, the newest first."""
-    page = list_assets(edge.engine, asked.filter(key), limit=asked.limit, below_id=asked.place())
-    rows = [summary(row, edge.dagster_link) for row in page.rows]
-    return AssetList(data=rows, next_cursor=asked.following(page.next))
+    which, place = asked.filter(key), asked.place()
+    with edge.heavy.place():
+        found = list_assets(edge.engine, which, limit=asked.limit, below_id=place)
+        body = page(found.rows, asked.following(found.next), edge.dagster_link)
+    return Response(body, media_type="application/json")
 
 
 @router.get("/assets/{id}", summary="One row in full")

@@ -36,7 +36,7 @@ class SmallBodies(APIRoute):
             if request.method != "POST":
                 return await handle(request)
             for admission in admissions:
-                await admission(request, Response())
+                await admission(request)
             try:
                 body = await read_body(
                     request.receive, request.headers.get("content-length", "").encode("latin-1"), MOST_BYTES

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Annotated, Literal
 
 import anyio
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,7 +21,16 @@ from pipeline_platform.gateway.edge import Edge
 from pipeline_platform.gateway.moments import Moment
 from pipeline_platform.gateway.openapi import PROBLEMS
 from pipeline_platform.gateway.problems import ProblemError
-from pipeline_platform.gateway.questions import LAST_ID, Question, ReceiptWord, RowId, Word, Words, unknown_row
+from pipeline_platform.gateway.questions import (
+    LAST_ID,
+    Question,
+    ReceiptWord,
+    RowId,
+    Word,
+    Words,
+    as_made,
+    unknown_row,
+)
 from pipeline_platform.queue.keys import Key
 from pipeline_platform.warehouse.dead_letters import Letter, LetterFilter, get_letter, list_letters, stream_letters
 
@@ -104,13 +113,15 @@ class LetterList(BaseModel):
     next_cursor: str | None
 
 
-@router.get("/dead-letters", summary="Refused events")
-def read_dead_letters(edge: EdgeOf, asked: Annotated[LetterQuestion, Query()], key: Admin, note: Note) -> LetterList:
+@router.get("/dead-letters", summary="Refused events", response_model=LetterList)
+def read_dead_letters(edge: EdgeOf, asked: Annotated[LetterQuestion, Query()], key: Admin, note: Note) -> Response:
     """The newest first."""
-    page = list_letters(edge.engine, asked.filter(), limit=asked.limit, after_id=asked.place())
-    letters = [letter_document(letter, edge.dagster_link, shown=SHOWN) for letter in page.letters]
-    note("dead-letters-read", key, filter=asked.filter().document(), count=len(letters))
-    return LetterList(data=letters, next_cursor=asked.following(page.next))
+    which, place = asked.filter(), asked.place()
+    with edge.heavy.place():
+        page = list_letters(edge.engine, which, limit=asked.limit, after_id=place)
+        letters = [letter_document(letter, edge.dagster_link, shown=SHOWN) for letter in page.letters]
+        note("dead-letters-read", key, filter=which.document(), count=len(letters))
+        return as_made(LetterList(data=letters, next_cursor=asked.following(page.next)))
 
 
 @router.get(

@@ -19,19 +19,23 @@ from pipeline_platform.access.doorkeeper import Doorkeeper
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.doors import access_config
 from pipeline_platform.errors import PlatformError
+from pipeline_platform.gateway.buckets import Buckets
 from pipeline_platform.gateway.credentials import REFRESH_SECONDS as KEYS_SECONDS
 from pipeline_platform.gateway.credentials import KeyCache
 from pipeline_platform.gateway.dagster_gauges import DagsterGauges
 from pipeline_platform.gateway.flusher import Flusher
+from pipeline_platform.gateway.fresh import Fresh
 from pipeline_platform.gateway.gauges import GaugeReader, Gauges
 from pipeline_platform.gateway.ledger_gauges import LedgerGauges
 from pipeline_platform.gateway.metrics import Metrics
 from pipeline_platform.gateway.ndjson import Bounds
 from pipeline_platform.gateway.outcomes import OutcomePoller
+from pipeline_platform.gateway.places import Places
 from pipeline_platform.gateway.pressure import REFRESH_SECONDS as PRESSURE_SECONDS
 from pipeline_platform.gateway.pressure import Pressure
 from pipeline_platform.gateway.problems import ProblemError, shown
 from pipeline_platform.gateway.rates import RateLimiter
+from pipeline_platform.gateway.readiness import Readiness, readiness
 from pipeline_platform.gateway.receipt_tags import REFRESH_SECONDS as TAGS_SECONDS
 from pipeline_platform.gateway.receipt_tags import ReceiptTags
 from pipeline_platform.gateway.receipts import ReceiptBook
@@ -49,6 +53,7 @@ from pipeline_platform.warehouse.engine import READING
 from pipeline_platform.warehouse.engine import connect as connect_warehouse
 
 USES_SECONDS = 10.0  # between two writings of when keys were used
+HEAVY = 4  # lists at once: each is some milliseconds of the processor, which ingest shares
 EXPORTS = 2  # at once: each holds one of the engine's connections for as long as its reader takes
 _SIDE_TIMEOUT = 3.0  # for what may be asked again; appends wait longer, because nobody knows how a lost one ended
 _AUDIT_PATIENCE = 3.0  # seconds at the end; what is not in the table by then is in the audit's log alone
@@ -78,6 +83,8 @@ class Edge:
     addresses: ClientAddresses
     limit_ip: RateLimiter
     limit_key: RateLimiter
+    reads: Buckets
+    heavy: Places
     pressure: Pressure
     receipts: ReceiptBook
     tags: ReceiptTags
@@ -85,6 +92,8 @@ class Edge:
     stats: StatsBoard
     metrics: Metrics
     gauges: GaugeReader
+    readiness: Fresh[Readiness]
+    page: Fresh[bytes]
     threads: ThreadPoolExecutor
     parsers: ThreadPoolExecutor
 
@@ -128,7 +137,9 @@ class Edge:
     def _tell_the_last(self) -> None:
         with contextlib.suppress(PlatformError):
             self.key_uses.flush()
-        self.audit.close(_AUDIT_PATIENCE)
+        lost = self.audit.close(_AUDIT_PATIENCE)
+        if lost:
+            _log.warning("%d entries of the audit are not in its table; see audit.log", lost)
 
     async def _measure(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self.threads, self.pressure.measure)
@@ -156,6 +167,8 @@ def make_edge(settings: Settings, specs: Mapping[str, StreamSpec]) -> Edge:
     sources: list[Gauges] = [LedgerGauges(engine, metrics, specs), WorkerGauges(WorkerBoard(side), metrics)]
     if settings.dagster_database_url:
         sources.append(DagsterGauges(settings.dagster_database_url, metrics))
+    gauges = GaugeReader(sources)
+    keys = KeyCache(KeyStore(side), threads)
     buckets = TokenBuckets(side)
     receipts = ReceiptBook(side_queue, engine, settings.dagster_link)
     pressure = Pressure(
@@ -176,7 +189,7 @@ def make_edge(settings: Settings, specs: Mapping[str, StreamSpec]) -> Edge:
         dagster_link=settings.dagster_link,
         exports=threading.Semaphore(EXPORTS),
         flusher=Flusher(queue, observe=metrics.appended),
-        keys=KeyCache(KeyStore(side), threads),
+        keys=keys,
         key_uses=KeyUses(side),
         audit=audit,
         door=build_doorkeeper(
@@ -187,16 +200,25 @@ def make_edge(settings: Settings, specs: Mapping[str, StreamSpec]) -> Edge:
         addresses=ClientAddresses(settings.trusted_proxies),
         limit_ip=RateLimiter("ip", buckets, Limit.of(settings.rate_limit_ip, settings.rate_limit_burst), threads),
         limit_key=RateLimiter("key", buckets, Limit.of(settings.rate_limit_key, settings.rate_limit_burst), threads),
+        reads=Buckets(settings.rate_limit_reads, settings.rate_limit_reads * settings.rate_limit_reads_burst),
+        heavy=Places(HEAVY),
         pressure=pressure,
         receipts=receipts,
         tags=ReceiptTags(ReceiptSecret(side), threads),
         outcomes=OutcomePoller(receipts, threads),
         stats=StatsBoard(engine, pressure),
         metrics=metrics,
-        gauges=GaugeReader(sources),
+        gauges=gauges,
+        readiness=Fresh(lambda: readiness(pressure, keys, engine), threads),
+        page=Fresh(lambda: _page(gauges, metrics), threads),
         threads=threads,
         parsers=ThreadPoolExecutor(2, "parse"),
     )
+
+
+def _page(gauges: GaugeReader, metrics: Metrics) -> bytes:
+    gauges.refresh()
+    return metrics.page()
 
 
 async def _repeat(work: Callable[[], Awaitable[None]], pause: float) -> None:

@@ -13,6 +13,8 @@ _GZIP = 16 + zlib.MAX_WBITS
 _WINDOW = 8 * 2**20  # what RFC 8878 asks every decoder to support, and no more
 # A zstd block of a few bytes may stand for 128 KiB, and the reader inflates all it is given: so it is given little.
 _PIECE = 256
+FREE_BYTES = 2**20  # a body may always inflate to so much
+RATIO = 100  # and beyond that to so many times what was sent; events compress to a tenth or a twentieth
 _MEMBERS = 100  # of a body; each costs a copy of what is behind it
 
 
@@ -20,10 +22,12 @@ def inflate(data: bytes, encoding: str, limit: int) -> bytes:
     """The body behind `encoding`; a 413 problem beyond `limit` bytes, a 400 one for damaged data."""
     if encoding in ("", "identity"):
         return data
+    # Whoever sends little may not make much work of it.
+    most = min(limit, max(FREE_BYTES, RATIO * len(data)))
     if encoding in ("gzip", "x-gzip"):
-        return _gunzip(data, limit)
+        return _gunzip(data, most, limit)
     if encoding == "zstd":
-        return _unzstd(data, limit)
+        return _unzstd(data, most, limit)
     raise unsupported_encoding()
 
 
@@ -38,9 +42,16 @@ def body_too_large(limit: int) -> ProblemError:
     return ProblemError("too-large", f"A body may have at most {limit} bytes, also after decompression; send several.")
 
 
-def _gunzip(data: bytes, limit: int) -> bytes:
+def _beyond(most: int, limit: int) -> ProblemError:
+    if most >= limit:
+        return body_too_large(limit)
+    detail = f"The body inflates to more than {RATIO} times what was sent; send it uncompressed."
+    return ProblemError("too-large", detail)
+
+
+def _gunzip(data: bytes, most: int, limit: int) -> bytes:
     parts: list[bytes] = []
-    room = limit
+    room = most
     for _ in range(_MEMBERS):
         member = zlib.decompressobj(_GZIP)
         try:
@@ -49,7 +60,7 @@ def _gunzip(data: bytes, limit: int) -> bytes:
             raise _damaged("gzip") from None
         room -= len(part)
         if room < 0:
-            raise body_too_large(limit)
+            raise _beyond(most, limit)
         if not member.eof:
             raise _damaged("gzip")
         parts.append(part)
@@ -59,11 +70,11 @@ def _gunzip(data: bytes, limit: int) -> bytes:
     raise _damaged("gzip")
 
 
-def _unzstd(data: bytes, limit: int) -> bytes:
+def _unzstd(data: bytes, most: int, limit: int) -> bytes:
     decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
     frame = decompressor.decompressobj()
     parts: list[bytes] = []
-    room, at, frames = limit, 0, 1
+    room, at, frames = most, 0, 1
     try:
         while at < len(data):
             if frame.eof:
@@ -76,7 +87,7 @@ def _unzstd(data: bytes, limit: int) -> bytes:
             at += len(piece) - len(frame.unused_data)
             room -= len(part)
             if room < 0:
-                raise body_too_large(limit)
+                raise _beyond(most, limit)
             parts.append(part)
     except (zstandard.ZstdError, MemoryError):
         raise _damaged("zstd") from None

@@ -99,7 +99,8 @@ class StreamDocument(StreamSummary):
 @router.get("/receipts/{receipt}", summary="What became of an accepted request")
 def read_receipt(
     edge: EdgeOf,
-    key: Annotated[Key, Depends(scoped("ingest", "read", narrow=True))],
+    # One look into an index, and who waits asks often.
+    key: Annotated[Key, Depends(scoped("ingest", "read", narrow=True, cost=0.2))],
     receipt: str = Path(description="As the 202 gave it, such as `telemetry.1763712000000-0.mfzwizltoq2gs3ro`."),
 ) -> ReceiptDocument:
     """Its state, counts, batch, run and times. Keys without the scope `read` see their own requests, and less of them.

@@ -5,7 +5,11 @@ Routes are templates, streams are declared ones, a method is one of HTTP's or `o
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from collections import Counter as Counts
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from pipeline_platform.access.bounded_http import BoundedHttp
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _REQUESTS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -45,6 +49,14 @@ class Metrics:
             ("kind",),
             registry=registry,
         )
+        self.unread = Counter(
+            "pipeline_refused_connections_total",
+            "Refused before they were a request: malformed, head-too-large, timeout, connections, pipelined, unread, "
+            "upgrade.",
+            ("kind",),
+            registry=registry,
+        )
+        self._noted: Counts[str] = Counts()
         self.append_seconds = Histogram(
             "pipeline_queue_append_seconds", "Time of one shared durable append.", buckets=_SECONDS, registry=registry
         )
@@ -141,6 +153,13 @@ class Metrics:
             self.event_log_bytes,
         ):
             self.registry.register(gauge)
+
+    def page(self) -> bytes:
+        """All of them as Prometheus reads them."""
+        for kind, count in list(BoundedHttp.refused.items()):  # the protocol's, which knows no app
+            self.unread.labels(kind).inc(count - self._noted[kind])
+            self._noted[kind] = count
+        return generate_latest(self.registry)
 
     def appended(self, items: int, took: float) -> None:
         """Notes one shared append of `items` requests that took `took` seconds."""

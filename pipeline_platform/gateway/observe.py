@@ -29,10 +29,7 @@ class Observe:
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message["headers"],
-                    *(header for header in SAFE if header not in message["headers"]),
-                ]
+                message["headers"] = [*message["headers"], *SAFE]
                 self._note(scope, message["status"], time.perf_counter() - started)
             await send(message)
 

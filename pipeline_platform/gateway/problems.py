@@ -44,6 +44,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "nothing-to-replay": (409, "There is nothing to replay"),
     "too-large": (413, "The request is too large"),
     "unsupported-media-type": (415, "The content type or encoding is not supported"),
+    "misdirected": (421, "The request names another host"),
     "bad-parameter": (422, "A parameter is not usable"),
     "contract": (422, "Events break the stream's contract"),
     "rate-limited": (429, "Too many requests"),

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated
 
-from fastapi import Path
+from fastapi import Path, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from pipeline_platform.core.entries import TaggedReceipt
@@ -66,6 +66,8 @@ def own_streams(key: Key, asked: Sequence[str]) -> tuple[str, ...]:
     """The streams to look into, none meaning all: as asked, or all that the key is for. A 403 problem beyond these."""
     for stream in asked:
         require_stream(key, stream)
+    if not key.streams:
+        require_stream(key, None)  # none named means all, but not to a key that is for none
     return tuple(asked) or tuple(sorted(key.streams or ()))
 
 
@@ -81,6 +83,11 @@ def refused_as(kind: str) -> Iterator[None]:
         if error.__cause__ is not None:
             raise
         raise ProblemError(kind, str(error)) from None
+
+
+def as_made(document: BaseModel) -> Response:
+    """The document as it is; FastAPI would check all of it again."""
+    return Response(document.model_dump_json(), media_type="application/json")
 
 
 def unknown_row(what: str, row_id: int) -> ProblemError:

@@ -6,12 +6,12 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, Field
 
 from pipeline_platform.gateway.access import EdgeOf, scoped
 from pipeline_platform.gateway.openapi import PROBLEMS
-from pipeline_platform.gateway.questions import Question, RowId, unknown_row
+from pipeline_platform.gateway.questions import Question, RowId, as_made, unknown_row
 from pipeline_platform.warehouse.replays import Replay, get_replay, list_replays
 
 # A filter or an edit may quote what is private: as the dead letters themselves, for admins.
@@ -49,13 +49,15 @@ class ReplayQuestion(Question):
     """Which requests: all of them."""
 
 
-@router.get("/replays", summary="The audit of dead letters")
-def read_replays(edge: EdgeOf, asked: Annotated[ReplayQuestion, Query()]) -> ReplayList:
+@router.get("/replays", summary="The audit of dead letters", response_model=ReplayList)
+def read_replays(edge: EdgeOf, asked: Annotated[ReplayQuestion, Query()]) -> Response:
     """Every request that replayed or discarded some, the newest first."""
-    found = list_replays(edge.engine, limit=asked.limit + 1, before_id=asked.place())
-    page = found[: asked.limit]
-    following = page[-1].id if len(found) > asked.limit else None
-    return ReplayList(data=list(map(replay_document, page)), next_cursor=asked.following(following))
+    place = asked.place()
+    with edge.heavy.place():
+        found = list_replays(edge.engine, limit=asked.limit + 1, before_id=place)
+        page = found[: asked.limit]
+        following = page[-1].id if len(found) > asked.limit else None
+        return as_made(ReplayList(data=list(map(replay_document, page)), next_cursor=asked.following(following)))
 
 
 @router.get("/replays/{id}", summary="One request and how far it is")

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
+from pipeline_platform.core.spreadsheets import harmless
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.warehouse.queries import AggregatePage
 
@@ -23,14 +24,18 @@ def as_json(page: AggregatePage, next_cursor: str | None) -> bytes:
     return orjson.dumps({"data": rows, "next_cursor": next_cursor}, option=orjson.OPT_UTC_Z)
 
 
-def as_csv(page: AggregatePage) -> Iterator[bytes]:
-    """A header and the rows (RFC 4180), some at a time; an absent value is empty."""
+def as_csv(page: AggregatePage, *, spreadsheet: bool = False) -> Iterator[bytes]:
+    """A header and the rows (RFC 4180), some at a time; an absent value is empty.
+
+    With `spreadsheet`, what begins like a formula has an apostrophe in front.
+    """
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(page.columns)
     for at in range(0, max(len(page.rows), 1), _LINES):
         for row in page.rows[at : at + _LINES]:
-            writer.writerow((row[0].isoformat().replace("+00:00", "Z"), *row[1:]))
+            cells = map(harmless, row[1:]) if spreadsheet else row[1:]
+            writer.writerow((row[0].isoformat().replace("+00:00", "Z"), *cells))
         yield text.getvalue().encode()
         text.seek(0)
         text.truncate()

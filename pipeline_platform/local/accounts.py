@@ -12,14 +12,16 @@ import pwd
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline_platform.errors import SettingError
 
 CANDIDATES = ("postgres", "nobody")
-SERVICE_CANDIDATES = ("nobody", "daemon")  # not PostgreSQL's, whose files are the events themselves
+# Not PostgreSQL's, whose files are the events themselves. What faces the network has one of its own, so that it cannot
+# look into the others' environment.
+SERVICE_CANDIDATES, EDGE_CANDIDATES = ("daemon", "nobody"), ("nobody", "daemon")
 UNPRIVILEGED_PORTS = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
 # Asked as the account itself, so that ACLs and mount options count too. Python is loaded before the switch: the
@@ -57,10 +59,12 @@ def server_account() -> Account | None:
     )
 
 
-def service_account(needed: Iterable[Path], ports: Iterable[int] = ()) -> tuple[Account | None, str]:
+def service_account(
+    needed: Iterable[Path], ports: Iterable[int] = (), candidates: Sequence[str] = SERVICE_CANDIDATES
+) -> tuple[Account | None, str]:
     """Whom our own services run as: None for an ordinary user, and for root an account that reaches all of `needed`.
 
-    None and a sentence why, when root has to run them itself.
+    The first of `candidates` that there is. None and a sentence why, when root has to run them itself.
     """
     if os.geteuid() != 0:
         return None, ""
@@ -70,7 +74,7 @@ def service_account(needed: Iterable[Path], ports: Iterable[int] = ()) -> tuple[
         lowest = 1024
     if low := [port for port in ports if port < lowest]:
         return None, f"port {low[0]} is root's alone; use one from {lowest} on and a proxy before it"
-    for name in SERVICE_CANDIDATES:
+    for name in candidates:
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
@@ -80,7 +84,7 @@ def service_account(needed: Iterable[Path], ports: Iterable[int] = ()) -> tuple[
             if closed := first_unreachable(account, path):
                 return None, f"the account {name} cannot enter {closed}; install where it can, as in /opt or /srv"
         return account, ""
-    return None, f"there is no account {' or '.join(SERVICE_CANDIDATES)}"
+    return None, f"there is no account {' or '.join(candidates)}"
 
 
 def python_files() -> list[Path]:
@@ -112,6 +116,17 @@ def fresh_folder(path: Path, account: Account | None) -> Path:
     elif path.exists():
         shutil.rmtree(path)
     return private_folder(path, account)
+
+
+def owned_folder(path: Path, account: Account | None) -> Path:
+    """`path` as a folder that nobody but the account enters, kept with its files from whoever had them before."""
+    path.mkdir(mode=0o700, exist_ok=True)
+    path.chmod(0o700)
+    uid, gid = (account.uid, account.gid) if account else (os.geteuid(), os.getegid())
+    for each in (path, *path.iterdir()):
+        if each.lstat().st_uid != uid:
+            os.chown(each, uid, gid, follow_symlinks=False)
+    return path
 
 
 def require_reachable(account: Account | None, folder: Path) -> None:

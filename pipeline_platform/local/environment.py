@@ -46,11 +46,12 @@ SECRETS: Mapping[str, frozenset[str]] = {
 }
 # These execute the operator's own files of sources and routes, which name variables with keys of other sites: they
 # inherit whatever there is. The others inherit what a program needs to run, and the platform's settings.
-_INHERITING = frozenset({"code", "worker", "etl", "daemon"})
+_INHERITING = frozenset({"code", "worker", "etl"})
 _PLAIN = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_\w+|TZ|TERM|TMPDIR|VIRTUAL_ENV|LD_LIBRARY_PATH|PYTHON\w+"
-    r"|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|(?i:(http|https|no|all)_proxy)|PIPELINE_\w+"
+    r"|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|(?i:(http|https|no|all)_proxy)|PIPELINE_\w+|DAGSTER_\w+"
 )
+EDGE = frozenset({"gateway", "prices", "demo"})  # these face the network, or are nothing to the others
 _QUEUE_USER = {"gateway": "gateway", "worker": "workers", "etl": "workers", "dagster": "web"}
 
 

@@ -7,7 +7,7 @@ says at every connection what it needs. See docs/decisions/0028-logins-that-cann
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from types import MappingProxyType
@@ -100,6 +100,13 @@ def close_database(superuser_url: str, visitors: tuple[str, ...]) -> None:
         for visitor in visitors:
             who = sql.Identifier(visitor)
             connection.execute(sql.SQL("grant connect on database {} to {}").format(database, who))
+
+
+def deny_connections(superuser_url: str, names: Iterable[str]) -> None:
+    """Nobody but superusers and its owner connects to these databases, where nothing of ours is."""
+    with admin_connection(superuser_url) as connection:
+        for name in names:
+            connection.execute(sql.SQL("revoke connect on database {} from public").format(sql.Identifier(name)))
 
 
 def _settings(connection: psycopg.Connection[tuple[object, ...]], login: Login) -> None:

@@ -32,6 +32,7 @@ SETTINGS = {
     "full_page_writes": "on",
     "autovacuum": "on",
     "track_commit_timestamp": "on",  # when a batch became visible, without writing it
+    "max_notify_queue_pages": "64",  # anybody may NOTIFY, nobody of ours does: half a megabyte, not eight gigabytes
     "jit": "off",  # short queries: compiling them costs more than it saves
     "timezone": "UTC",
     "log_timezone": "UTC",

@@ -21,8 +21,9 @@ begin
                 'lo_creat', 'lo_create', 'lo_from_bytea', 'lo_import', 'lo_open', 'lo_put', 'lo_truncate',
                 'lo_truncate64', 'lo_unlink', 'lo_export', 'lowrite'
             )
-            -- Up to a gigabyte of write-ahead log a call, also from a read-only transaction.
-            or proname = 'pg_logical_emit_message'
+            -- Up to a gigabyte of write-ahead log a call, and a transaction id a call, of which there are two billion
+            -- while an old snapshot is kept: both also from a read-only transaction.
+            or proname in ('pg_logical_emit_message', 'pg_current_xact_id', 'txid_current')
         )
     loop
         execute format('revoke execute on function %s from public', one.name);

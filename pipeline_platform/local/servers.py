@@ -25,6 +25,7 @@ from pipeline_platform.local.logins import (
     OWNER,
     READER,
     close_database,
+    deny_connections,
     ensure_groups,
     settle_login,
 )
@@ -88,7 +89,7 @@ def database(settings: Settings, state_dir: Path) -> Database:
             settle_login(server.url(), login, passwords[login.name])
         close_database(server.url("warehouse"), (LOADER, READER, ANALYST))
         close_database(server.url("dagster"), (DAGSTER_READER,))
-        close_database(server.url("postgres"), ())
+        deny_connections(server.url(), ("postgres", "template1"))
 
     return Database(
         owner_url=login_url(OWNER, "warehouse"),

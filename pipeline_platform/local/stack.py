@@ -11,12 +11,13 @@ from pathlib import Path
 from pipeline_platform.access.links import one_time_link
 from pipeline_platform.core.streams import load_specs
 from pipeline_platform.errors import SettingError
-from pipeline_platform.local.accounts import Account, fresh_folder, python_files, service_account
+from pipeline_platform.local.accounts import EDGE_CANDIDATES, Account, fresh_folder, python_files, service_account
 from pipeline_platform.local.api_keys import kept_key
 from pipeline_platform.local.connections import Connections
 from pipeline_platform.local.databases import tune_history
 from pipeline_platform.local.demo_prices import backfill_history
 from pipeline_platform.local.environment import (
+    EDGE,
     INGEST_QUEUES,
     OTHER_QUEUES,
     child_environment,
@@ -54,7 +55,7 @@ class Stack:
         rotate_secrets(state_dir)
         self._database: Database = database(settings, state_dir)
         self._queue: QueueServer = queue_server(settings, state_dir)
-        self._account = self._choose_account()
+        self._account, self._edge_account = self._choose_accounts()
         self._home = dagster_home(state_dir, settings.dagster_yaml)
         # What services themselves write, such as sockets: nobody else enters it.
         self._run_dir = fresh_folder(state_dir / "run" / "services", self._account)
@@ -118,15 +119,17 @@ class Stack:
             redis_users=self._queue.users,
         )
 
-    def _choose_account(self) -> Account | None:
-        """Whom our services run as; says so when root has to run them itself."""
+    def _choose_accounts(self) -> tuple[Account | None, Account | None]:
+        """Whom our services run as, and those that face the network; says so when root has to run them itself."""
         settings = self._settings
         own = [settings.streams_dir, settings.alerts_file, settings.prices_file]
         needed = [*python_files(), self._state_dir, *(path.resolve() for path in own if path)]
         account, why = service_account(needed, [settings.port, settings.dagster_port])
-        if why:
-            self._say("up", f"WARNING: every service runs as root, because {why}.")
-        return account
+        edge, why_edge = service_account(needed, candidates=EDGE_CANDIDATES)
+        if why or why_edge:
+            self._say("up", f"WARNING: every service runs as root, because {why or why_edge}.")
+            return None, None
+        return account, edge
 
     def _environment(self, service: str) -> dict[str, str]:
         home = {"HOME": str(self._home)} if self._account else {}
@@ -181,7 +184,7 @@ class Stack:
             name,
             [sys.executable, "-m", *argv],
             ready,
-            account=self._account,
+            account=self._edge_account if name in EDGE else self._account,
             env=self._environment(name) | {"PGAPPNAME": f"pipeline {name}"} | env,
             cwd=self._home,
             start_timeout=120.0,

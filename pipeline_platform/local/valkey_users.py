@@ -25,7 +25,7 @@ _APPEND = (
 # Of people and keys: sessions, logins under way, limits, and when a key was last used.
 _DOORS = "~pp:session* ~pp:login* ~pp:oidc* ~pp:limit:* ~pp:key-used*"
 _KNOWN = "(db=0 %R~pp:keys %R~pp:workers +hget +hgetall +hmget +hvals +hlen +hkeys +exists)"
-_DOOR_KEEPER = f"(db=0 {_DOORS} {_ANY_DATA})"
+_DOOR_KEEPER = f"(db=0 {_DOORS} ~pp:receipt-secret {_ANY_DATA})"
 # Celery and kombu take what they like of a database of their own.
 _CELERY = "(db=1 ~* &* +@all -@admin -@dangerous -function -script|flush -script|kill -script|debug -move -copy +info)"
 _LOADING = f"db=0 {_STREAMS} ~pp:workers ~pp:budget:* {_ANY_DATA} {_SESSION} {_TRANSACTION} {_CELERY}"

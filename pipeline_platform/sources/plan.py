@@ -83,6 +83,12 @@ class SourcePlan(_Frozen):
     def _intervals(cls, value: tuple[Interval, ...]) -> tuple[Interval, ...]:
         return tuple(each for each in Interval if each in value)
 
+    @model_validator(mode="after")
+    def _key_in_secret(self) -> Self:
+        if self.api_key_env and (self.base_url or "").startswith("http://"):
+            raise ValueError("with api_key_env, base_url begins with https://: the key would go in clear")
+        return self
+
     @property
     def symbols(self) -> tuple[str, ...]:
         """The source's own names, as the file orders them."""

@@ -20,6 +20,7 @@ from pipeline_platform.warehouse.roles import LOADER, READER
 from pipeline_platform.warehouse.schema import audit
 
 PURGE_STEP = 10_000
+PATIENCE = "15s"  # of a search: the loader has no limit of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,8 @@ def insert(engine: sa.Engine, entries: Sequence[AuditEntry]) -> None:
     names = [column.name for column in audit.columns if column.name != "id"]
     values = [{name: getattr(entry, name) for name in names} for entry in entries]
     with warehouse_errors(), engine.begin() as connection:
-        connection.execute(pg_insert(audit).on_conflict_do_nothing(index_elements=["key"]), values)
+        # Inline, and without the index's name: the right to insert is all that it takes.
+        connection.execute(pg_insert(audit).inline().on_conflict_do_nothing(), values)
 
 
 def search(engine: sa.Engine, which: AuditFilter, *, limit: int, below_id: int | None = None) -> list[AuditRow]:
@@ -75,6 +77,7 @@ def search(engine: sa.Engine, which: AuditFilter, *, limit: int, below_id: int |
     if below_id is not None:
         query = query.where(audit.c.id < below_id)
     with warehouse_errors(), engine.connect() as connection:
+        connection.execute(sa.text(f"set local statement_timeout = '{PATIENCE}'"))
         return [AuditRow(**row._mapping) for row in connection.execute(query)]
 
 

@@ -73,10 +73,10 @@ def test_every_service_runs_as_an_account_that_is_not_postgresqls(demo: Up) -> N
     users = _users(demo)
     assert {"gateway", "code", "worker", "etl", "daemon", "dagster", "prices", "demo"} < set(users)
     servers = users.pop("postgres") | users.pop("valkey")
+    edge = users.pop("gateway") | users.pop("prices") | users.pop("demo")
     ours = set().union(*users.values())
-    assert len(ours) == 1, users
-    assert "root" not in ours | servers
-    assert "postgres" not in ours
+    assert (edge, ours) == ({"nobody"}, {"daemon"})
+    assert "root" not in servers
     assert "runs as root" not in demo.log
     wait_for("it loads", lambda: all(stream["loaded"] for stream in demo.status()["streams"]), 120)
 
@@ -96,11 +96,14 @@ def test_the_demo_has_a_key_of_its_own_and_no_password(demo: Up) -> None:
     assert keys[str(token_id(token))].scopes == {"ingest", "read"}
 
 
-def test_the_account_reads_nothing_of_what_root_keeps(demo: Up) -> None:
-    entry = pwd.getpwnam(_users(demo)["gateway"].pop())
+@pytest.mark.parametrize("service", ["gateway", "worker"])
+def test_the_account_reads_nothing_of_what_root_keeps(demo: Up, service: str) -> None:
+    entry = pwd.getpwnam(_users(demo)[service].pop())
     account = Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
     paths = [demo.state_dir / name for name in ("connections.json", "secrets/reader", "run/valkey.conf")]
     paths += [demo.state_dir / "logs" / "postgres.log", demo.state_dir / "postgres" / "data" / "PG_VERSION"]
+    if service == "gateway":  # nor what another of our services was told
+        paths.append(Path(f"/proc/{demo.pid('worker')}/environ"))
     for path in paths:
         assert path.exists()
         read = subprocess.run(

@@ -52,7 +52,7 @@ def test_what_the_environment_of_up_holds_is_passed_on_to_those_who_need_it(up: 
     # A key of a source or a webhook, named in a file of the operator's own: for runs and checks, not for the edge.
     assert up.env["KEY_OF_A_SOURCE"] == "sesame-street"
     knowing = {service for service in HOLDS if "KEY_OF_A_SOURCE" in environment_of(up.pid(service))}
-    assert knowing == {"code", "worker", "etl", "daemon"}
+    assert knowing == {"code", "worker", "etl"}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user runs everything as themselves")
@@ -66,7 +66,9 @@ def test_as_root_no_service_is_root_where_another_account_can_run_it(up: Up) -> 
     assert servers <= {"postgres", "nobody"}
     if account is None:
         assert f"WARNING: every service runs as root, because {why}." in " ".join(up.log.split())
+    edge = users.pop("gateway")
     assert all(names == {account.name if account else "root"} for names in users.values()), users
+    assert edge == ({"nobody"} if account else {"root"})
 
 
 def test_nobody_else_reads_logs_or_secrets(up: Up) -> None:

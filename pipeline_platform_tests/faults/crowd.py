@@ -20,7 +20,7 @@ class MixedProducer(Producer):
     """4 % negatives, 2 % late, 1 % each of unknown field, wrong type and time out of range.
 
     Of the requests 1 % each (5 % where there is poison) have a line that is no JSON, NaN or beyond a float. `poison`:
-    the share of lines that crash, and of those that kill, the process that decodes them (`PLANTED=decode`).
+    the share of lines that crash, and of those that kill, the process that decodes them (`PYTHONPLANTED=decode`).
     """
 
     poison: float = 0.0

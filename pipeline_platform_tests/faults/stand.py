@@ -38,7 +38,7 @@ class Stand:
         # The supervisor's pauses are kept short (see planted/): 200 kills of a service would take two hours of waiting.
         path = os.pathsep.join([str(FOLDER), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
         names = ",".join(["hasty", *planted])
-        self.up = Up(env={**SETTINGS, "PYTHONPATH": path, "PLANTED": names, **(env or {})})
+        self.up = Up(env={**SETTINGS, "PYTHONPATH": path, "PYTHONPLANTED": names, **(env or {})})
         self.sent: dict[str, list[Sent]] = {}
         self.spoiled = False
         self.disks: dict[str, Disk] = {}

@@ -30,7 +30,7 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(careful, "decode", poisonous)
     path = os.pathsep.join([str(FOLDER), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     monkeypatch.setenv("PYTHONPATH", path)
-    monkeypatch.setenv("PLANTED", "decode")
+    monkeypatch.setenv("PYTHONPLANTED", "decode")
 
 
 @pytest.mark.usefixtures("planted")
@@ -146,7 +146,7 @@ def test_what_care_does_not_help_is_halved_until_only_the_bad_request_is_buried(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Given poison that shows only in the run itself, never in a rehearsal
-    monkeypatch.setenv("PLANTED", "")
+    monkeypatch.setenv("PYTHONPLANTED", "")
     for number in range(4):
         stack.post(reading(), reading(metric="poison: raise" if number == 2 else "m"))
     # If its attempts are made as they are asked for

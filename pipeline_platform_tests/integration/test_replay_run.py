@@ -110,7 +110,7 @@ def test_what_care_does_not_help_is_open_again_and_nothing_else_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Given poison that shows only in the run itself, never in a rehearsal
-    monkeypatch.setenv("PLANTED", "")
+    monkeypatch.setenv("PYTHONPLANTED", "")
     for number in range(4):
         stack.post(reading(colour="red"), reading(colour="red", source="bad" if number == 2 else "s"))
     for request in stack.tick():

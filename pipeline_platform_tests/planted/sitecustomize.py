@@ -1,6 +1,7 @@
-"""Read by every Python that has this folder on its PYTHONPATH: plants what PLANTED names.
+"""Read by every Python that has this folder on its PYTHONPATH: plants what PYTHONPLANTED names.
 
-What cannot be planted any more ends the process: a suite whose bugs are not there proves nothing.
+Of the environment, what begins with PYTHON reaches every service. What cannot be planted any more ends the process: a
+suite whose bugs are not there proves nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def _plant(names: set[str]) -> None:
 
 
 try:
-    _plant({name for name in os.environ.get("PLANTED", "").split(",") if name})
+    _plant({name for name in os.environ.get("PYTHONPLANTED", "").split(",") if name})
 except (ImportError, AttributeError) as error:  # Python itself would only warn, and go on
-    print(f"PLANTED={os.environ['PLANTED']} cannot be planted: {error!r}", file=sys.stderr, flush=True)
+    print(f"PYTHONPLANTED={os.environ['PYTHONPLANTED']} cannot be planted: {error!r}", file=sys.stderr, flush=True)
     os._exit(70)

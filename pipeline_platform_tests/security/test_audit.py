@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import time
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -75,6 +76,25 @@ def test_the_reader_cannot_even_look(login_url: Callable[[str], str]) -> None:
     with pytest.raises(PermanentError, match="42501"), warehouse_errors(), reader.connect() as connection:
         connection.execute(sa.text("select count(*) from audit"))
     reader.dispose()
+
+
+def test_who_may_only_insert_can_record(engine: sa.Engine, login_url: Callable[[str], str]) -> None:
+    name = f"recorders_{uuid.uuid4().hex}"
+    with engine.begin() as connection:
+        connection.execute(sa.text(f"create role {name}"))
+        connection.execute(sa.text(f"grant usage on schema public to {name}"))
+        connection.execute(sa.text(f"grant insert on audit to {name}"))
+    recorder = connect(login_url(name))
+    for entries in ([_entry("login")], [_entry("login"), _entry("logout")]):
+        insert(recorder, entries)
+        insert(recorder, entries)
+    with pytest.raises(PermanentError, match="42501"):
+        search(recorder, ALL, limit=1)
+    recorder.dispose()
+    assert [row.event for row in search(engine, ALL, limit=10)] == ["logout", "login", "login"]
+    with engine.begin() as connection:
+        connection.execute(sa.text(f"drop owned by {name}"))
+        connection.execute(sa.text(f"drop role {name}"))
 
 
 def test_an_entry_that_is_sent_twice_is_one_row(loader: sa.Engine) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import socket
+import struct
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 from websockets.sync.client import connect
@@ -41,6 +43,17 @@ async def large(_: Request) -> Response:
     return Response(bytes(32 * MB))
 
 
+async def late_stream(_: Request) -> Response:
+    """Begins after a while, and has many pieces."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            await asyncio.sleep(0.02)
+            yield b"piece"
+
+    return StreamingResponse(pieces())
+
+
 async def echo(socket: WebSocket) -> None:
     """Says again what it hears."""
     await socket.accept()
@@ -53,6 +66,7 @@ APP = Starlette(
         Route("/length", length, methods=["GET", "POST"]),
         Route("/unread", unread, methods=["GET", "POST"]),
         Route("/slow", slow),
+        Route("/late-stream", late_stream),
         Route("/large", large),
         WebSocketRoute("/echo", echo),
     ]
@@ -247,6 +261,18 @@ def test_an_upgrade_that_is_not_made_is_answered_and_ends_the_connection(port: i
         assert raw.answer() == (200, b"0")
         raw.send(b"x" * 100)
         assert raw.ended()
+
+
+def test_an_answer_to_somebody_who_left_is_no_exception(port: int, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(5):
+        with Raw(port) as raw:  # the answer to the first begins when the second has come, and the client is gone
+            raw.send(get("/late-stream") + get("/length"))
+            raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    until(lambda: len(PATIENT.counts) == 0, 5)
+    with Raw(port) as raw:
+        raw.send(get("/slow"))
+        assert raw.answer() == (200, b"slow")
+    assert not caplog.records
 
 
 def test_bad_requests_are_counted_and_not_logged(port: int, caplog: pytest.LogCaptureFixture) -> None:

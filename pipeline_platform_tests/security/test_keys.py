@@ -118,6 +118,21 @@ def test_each_route_holds_a_key_for_named_streams_to_them(
     assert client.post([GOOD], stream="nope").status_code == 403
 
 
+def test_a_key_whose_record_names_no_stream_at_all_sees_none(
+    connected: Connected, pipeline: Pipeline, redis_client: redis.Redis
+) -> None:
+    connected("admin").post()
+    pipeline.run()
+    client = connected("ingest", "operate", streams=("telemetry",))
+    key_id = client.token.split("_")[1]
+    assert client.get("/v1/assets").json()["data"]
+    record = orjson.loads(redis_client.hget(KEYS, key_id) or b"")
+    redis_client.hset(KEYS, key_id, orjson.dumps({**record, "streams": []}))
+    until(lambda: client.post().status_code == 403, 5)
+    assert client.get("/v1/assets").status_code == 403
+    assert client.get("/v1/streams").json() == {"streams": []}
+
+
 def test_an_operator_replays_within_its_streams_and_sees_no_payload(
     connected: Connected, pipeline: Pipeline, engine: sa.Engine
 ) -> None:

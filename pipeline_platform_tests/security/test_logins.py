@@ -125,6 +125,8 @@ def test_who_reads_keeps_nothing(server: Running, login: str) -> None:
             "lock table telemetry_events in share mode",
             "select pipeline_ensure_partition('telemetry', '2025-01-01')",
             "select pg_logical_emit_message(false, 'x', 'x')",
+            "select pg_current_xact_id()",
+            "select txid_current()",
             "select nextval(pg_get_serial_sequence('assets', 'id'))",
             "comment on table assets is 'x'",
             "copy assets to program 'id'",
@@ -139,6 +141,11 @@ def test_who_reads_keeps_nothing(server: Running, login: str) -> None:
             "select pg_switch_wal()",
         ):
             _refused(attacker, statement)
+        # Whatever it reads, it is given no transaction id, and leaves nothing that others would have to clean up.
+        attacker.autocommit = False
+        attacker.execute("select * from telemetry, pg_sleep(0)")
+        assert attacker.execute("select pg_current_xact_id_if_assigned()").fetchone() == (None,)
+        attacker.rollback()
     with psycopg.connect(server.url("superuser")) as connection:
         assert connection.execute("select count(*) from pg_largeobject_metadata").fetchone() == (0,)
 
@@ -271,7 +278,7 @@ def test_logins_reach_their_own_databases_only(server: Running) -> None:
     reached = {
         (login, name)
         for login in ("owner", "loader", "reader", "analyst", "dagster", "dagster_reader")
-        for name in ("warehouse", "dagster", "postgres")
+        for name in ("warehouse", "dagster", "postgres", "template1")
         if _connects(server.url(login, name))
     }
     assert reached == {

@@ -18,6 +18,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from pipeline_platform.core.streams import load_specs
+from pipeline_platform.errors import SettingError
 from pipeline_platform.local import postgres, postgres_cluster
 from pipeline_platform.local.accounts import server_account
 from pipeline_platform.local.databases import ensure_databases
@@ -203,3 +204,11 @@ def test_a_new_folder_is_left_alone(state_dir: Path) -> None:
     first = secret(state_dir, "postgres")
     assert not rotate_secrets(state_dir)
     assert secret(state_dir, "postgres") == first
+
+
+def test_a_password_that_is_not_the_servers_is_one_sentence(state_dir: Path) -> None:
+    with started(state_dir):
+        pass
+    (state_dir / "secrets" / "postgres").write_text("another\n")
+    with pytest.raises(SettingError, match="put back the file"), started(state_dir):
+        pass

@@ -10,6 +10,7 @@ import pytest
 import redis
 import sqlalchemy as sa
 
+from pipeline_platform.gateway import fresh
 from pipeline_platform.local.postgres import PostgresServer
 from pipeline_platform.local.valkey import ValkeyServer
 from pipeline_platform.queue.connection import connect as connect_queue
@@ -18,7 +19,13 @@ from pipeline_platform.queue.redis_streams import RedisStreams
 from pipeline_platform.settings import Settings
 from pipeline_platform.warehouse.engine import connect as connect_warehouse
 from pipeline_platform.warehouse.migrate import migrate
-from pipeline_platform_tests.integration.test_gateway.kit import SPECS, Client, Pipeline, Shared, serving
+from pipeline_platform_tests.integration.test_gateway.kit import ROOMY, SPECS, Client, Pipeline, Shared, serving
+
+
+@pytest.fixture(autouse=True)
+def _nothing_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What these tests ask for is as it is now."""
+    monkeypatch.setattr(fresh, "FRESH_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +50,7 @@ def shared(postgres_server: PostgresServer, valkey_server: ValkeyServer, templat
     engine, redis_client = connect_warehouse(database_url), connect_queue(redis_url)
     redis_client.flushdb()
     _, token = KeyStore(redis_client).create("shared", ["admin"])
-    with serving(Settings.load(database_url=database_url, redis_url=redis_url)) as base:
+    with serving(Settings.load(database_url=database_url, redis_url=redis_url, **ROOMY)) as base:
         client = Client(base, token)
         yield Shared(client, Pipeline(engine, RedisStreams(redis_client)))
         client.close()
@@ -70,7 +77,9 @@ def redis_client(redis_url: str) -> Iterator[redis.Redis]:
 @pytest.fixture
 def settings(database_url: str, redis_url: str) -> Settings:
     """Settings for the test's servers."""
-    return Settings.load(database_url=database_url, redis_url=redis_url, dagster_url="http://dagster.test:3000")
+    return Settings.load(
+        database_url=database_url, redis_url=redis_url, dagster_url="http://dagster.test:3000", **ROOMY
+    )
 
 
 @pytest.fixture
@@ -101,7 +110,7 @@ def connected(token_for: Callable[..., str]) -> Iterator[Callable[..., Client]]:
 
 @pytest.fixture
 def base(settings: Settings) -> Iterator[str]:
-    """A gateway with default settings."""
+    """A gateway with these settings."""
     with serving(settings) as url:
         yield url
 

@@ -28,6 +28,13 @@ from pipeline_platform.warehouse.ledger_rows import LedgerRow
 from pipeline_platform.warehouse.load import ReadyBatch, load
 
 SPECS = load_specs()
+# For tests that are not about limits: they ask as fast as they can, all from one address.
+ROOMY: dict[str, object] = {
+    "rate_limit_reads": 1e5,
+    "rate_limit_open": 1e5,
+    "rate_limit_probes": 1e5,
+    "rate_limit_refusals": 1e5,
+}
 GOOD = {"source": "press-1", "metric": "temperature_c", "value": 21.5}
 
 
