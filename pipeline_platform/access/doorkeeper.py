@@ -24,6 +24,7 @@ from pipeline_platform.access.single_sign_on import SingleSignOn
 from pipeline_platform.errors import QueueRefusedError, QueueUnavailableError, TransientError
 from pipeline_platform.queue.keys import Key, KeyStore, token_id
 from pipeline_platform.queue.sessions import Session, SessionStore
+from pipeline_platform.warehouse.users import is_user_name
 
 COOKIE = "pp_session"
 WINDOW = 60.0  # tries are counted by the minute
@@ -169,7 +170,8 @@ class Doorkeeper:
         """
         name = name.strip().lower()[:64]
         limits = {f"address:{address}": TRIES_OF_ADDRESS} | ({f"name:{name}": TRIES_OF_NAME} if name else {})
-        who = f"user {name}" if name else f"key {token_id(secret) or 'unknown'}"
+        # People type their password into the wrong field, too: what cannot be a name is not kept.
+        who = f"user {name if is_user_name(name) else '?'}" if name else f"key {token_id(secret) or 'unknown'}"
         await self._count(limits, address, who)
         session = await (self._of_password(name, secret) if name else self._ask(lambda: self._of_key(secret)))
         return await self._begin(session, address, who, "password" if name else "key")

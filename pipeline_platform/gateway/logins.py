@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from starlette.requests import HTTPConnection
 from starlette.routing import Route, Router
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from pipeline_platform.access.doorkeeper import Doorkeeper
 from pipeline_platform.access.gate import Gate
@@ -15,6 +15,7 @@ from pipeline_platform.access.pages import OPEN_PATHS, LoginPages
 from pipeline_platform.access.roles import scopes_of
 from pipeline_platform.access.trusted_header import SECRET
 from pipeline_platform.gateway.credentials import AccessProblemError
+from pipeline_platform.gateway.observe import SAFE
 from pipeline_platform.queue.keys import Key
 
 _BY_SESSION = (b"cookie", SECRET.encode())
@@ -31,7 +32,13 @@ class LoginRoute:
         self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._gate(scope, receive, send)
+        async def once(message: Message) -> None:  # Observe sets these for every answer of the gateway
+            if message["type"] == "http.response.start":
+                headers = [header for header in message["headers"] if header not in SAFE]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await self._gate(scope, receive, once)
 
 
 def login_routes(door: Doorkeeper) -> list[Route]:

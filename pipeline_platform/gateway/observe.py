@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline_platform.gateway.metrics import Metrics, method_label
 
-_SAFE = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"), (b"x-frame-options", b"DENY")]
+SAFE = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"), (b"x-frame-options", b"DENY")]
 
 
 class Observe:
@@ -29,10 +29,7 @@ class Observe:
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message["headers"],
-                    *(header for header in _SAFE if header not in message["headers"]),
-                ]
+                message["headers"] = [*message["headers"], *SAFE]
                 self._note(scope, message["status"], time.perf_counter() - started)
             await send(message)
 

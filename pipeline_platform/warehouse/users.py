@@ -30,10 +30,15 @@ class UserRow:
     sessions_from: datetime
 
 
+def is_user_name(text: str) -> bool:
+    """Whether a user could have this name."""
+    return _NAME.match(text) is not None
+
+
 def user_name(text: str) -> str:
     """The name as it is kept: lower case. Raises PermanentError for one that cannot be a user's."""
     name = text.strip().lower()
-    if not _NAME.match(name):
+    if not is_user_name(name):
         raise PermanentError(
             f"{text[:70]!r} cannot be a user's name: it is 1 to 64 letters (a-z), digits and . _ @ + -, and begins "
             "with a letter or digit."

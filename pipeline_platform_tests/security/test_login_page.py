@@ -71,6 +71,12 @@ def test_a_wrong_secret_is_said_in_words_and_the_name_is_kept(visitor: Visitor, 
     assert "set-cookie" not in done.headers
 
 
+def test_a_password_in_the_wrong_field_is_not_kept(visitor: Visitor, journal: Journal) -> None:
+    visitor.login("x", "My Secret! 123")
+    visitor.login("x", "otto")
+    assert [actor for _, actor, _, _ in journal.lines] == ["user ?", "user otto"]
+
+
 def test_too_many_tries_are_told_when_to_come_back(visitor: Visitor, client: redis.Redis) -> None:
     for _ in range(TRIES_OF_ADDRESS):
         assert visitor.login("wrong").status_code == 401

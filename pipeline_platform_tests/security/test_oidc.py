@@ -15,6 +15,7 @@ from joserfc.jwk import RSAKey
 
 from pipeline_platform.access.building import build_doorkeeper
 from pipeline_platform.access.config import AccessConfig, OidcConfig
+from pipeline_platform.access.oidc import ALGORITHMS
 from pipeline_platform.access.roles import Role
 from pipeline_platform.doors import access_config
 from pipeline_platform.errors import SettingError
@@ -132,6 +133,10 @@ def test_a_token_that_the_provider_has_not_signed_is_refused(
 
         monkeypatch.setattr(provider, "id_token", tampered)
     refused(visitor, go(visitor))
+
+
+def test_only_signatures_by_a_private_key_are_known() -> None:
+    assert {name[:2] for name in ALGORITHMS} == {"RS", "PS", "ES", "Ed"}
 
 
 @pytest.mark.parametrize("groups", [[], ["staff"], "staff", None, {"data": 1}, [["data"]], 7])
