@@ -50,8 +50,10 @@ setup(
         "zstandard>=0.22,<1",
     ],
     extras_require={
-        "oidc": ["authlib>=1.7,<2"],
+        "oidc": ["authlib>=1.7,<2", "joserfc>=1,<2"],
         "test": [
+            "authlib>=1.7,<2",  # of the extra oidc, for its tests
+            "joserfc>=1,<2",
             "hypothesis>=6.100,<7",
             "import-linter>=2,<3",
             "matplotlib>=3.9,<4",

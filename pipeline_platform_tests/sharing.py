@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from xdist.scheduler import LoadFileScheduling
 
-SECURITY = {
-    f"security/test_{name}.py" for name in ("no_secret_in_dagster", "dagster_doors", "dagster_roles", "dagster_bounds")
-}
+DAGSTER = ("dagster_doors", "dagster_roles", "dagster_bounds", "dagster_mutated")
+SECURITY = {f"security/test_{name}.py" for name in ("no_secret_in_dagster", *DAGSTER)}
 ACCEPTANCE = {f"acceptance/test_{name}.py" for name in ("every_event", "late_data", "readme", "services", "up")}
 
 

@@ -118,23 +118,33 @@ class BoundedHttp(HttpToolsProtocol):
     # What comes
 
     def data_received(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view and not (self._deaf or self._upgraded or self.transport.is_closing()):
-            piece = view[: max(PIECE, self._body_left if self._in_body else 0)]
-            view = view[len(piece) :]
-            self._message_ended = False
-            between = not self._in_body
-            super().data_received(piece)  # type: ignore[arg-type]  # the parser takes any buffer
-            if between and not self._in_body and not self._message_ended:
-                self._head += len(piece)
+        if len(data) <= PIECE:
+            if self._reads():
+                self._feed(data)
+        else:
+            view = memoryview(data)
+            while view and self._reads():
+                size = max(PIECE, self._body_left if self._in_body else 0)
+                self._feed(view[:size])
+                view = view[size:]
+        if self._reads():
+            self._watch()
+
+    def _reads(self) -> bool:
+        return not (self._deaf or self._upgraded or self.transport.is_closing())
+
+    def _feed(self, piece: bytes | memoryview) -> None:
+        self._message_ended = False
+        between = not self._in_body
+        super().data_received(piece)  # type: ignore[arg-type]  # the parser takes any buffer
+        if between and not self._in_body and not self._message_ended:
+            self._head += len(piece)
             if self._head > self.head_bytes:
                 self._refuse_head()
-            elif len(self.pipeline) > PIPELINED:
-                self.refused["pipelined"] += 1
-                self._abandon()
-                self.transport.close()
-        if not (self._deaf or self._upgraded or self.transport.is_closing()):
-            self._watch()
+        if len(self.pipeline) > PIPELINED:
+            self.refused["pipelined"] += 1
+            self._abandon()
+            self.transport.close()
 
     def _watch(self) -> None:
         """Sees to it that some timer runs: for the rest of a body, of a head, or for the next request."""
@@ -152,7 +162,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._message_ended = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
+        HttpToolsProtocol.on_header(self, name, value)
         if len(name) == 14 and name.lower() == b"content-length" and value.isdigit():
             self._body_left = int(value[:18])
 

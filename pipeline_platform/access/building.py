@@ -16,6 +16,7 @@ from pipeline_platform.access.trusted_header import TrustedHeader
 from pipeline_platform.access.user_book import UserBook
 from pipeline_platform.errors import SettingError
 from pipeline_platform.queue.connection import connect
+from pipeline_platform.queue.key_uses import KeyUses
 from pipeline_platform.queue.keys import KeyStore
 from pipeline_platform.queue.sessions import SessionStore
 
@@ -48,6 +49,7 @@ def build_doorkeeper(
         addresses=addresses,
         headers=TrustedHeader(addresses, config.proxy_secret, config.group_roles) if config.proxy_secret else None,
         sign_on=SingleSignOn(_provider(config.oidc, config.group_roles), sessions) if config.oidc else None,
+        uses=KeyUses(client),
         idle=config.idle_seconds,
     )
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol, TypeVar
@@ -22,6 +23,7 @@ from pipeline_platform.access.passwords import PasswordChecks
 from pipeline_platform.access.roles import Role, role_of
 from pipeline_platform.access.single_sign_on import SingleSignOn
 from pipeline_platform.errors import QueueRefusedError, QueueUnavailableError, TransientError
+from pipeline_platform.queue.key_uses import KeyUses
 from pipeline_platform.queue.keys import Key, KeyStore, token_id
 from pipeline_platform.queue.sessions import Session, SessionStore
 from pipeline_platform.warehouse.users import is_user_name
@@ -95,6 +97,7 @@ class Doorkeeper:
         addresses: ClientAddresses | None = None,
         headers: HeaderIdentities | None = None,
         sign_on: SingleSignOn | None = None,
+        uses: KeyUses | None = None,
         idle: float = 3600.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -104,6 +107,7 @@ class Doorkeeper:
         self.refused = refused or self._record_refused
         self._sessions = sessions
         self._keys = keys
+        self._uses = uses
         self._users = users
         self._addresses = addresses or ClientAddresses(())
         self._headers = headers
@@ -144,7 +148,13 @@ class Doorkeeper:
     def of_token(self, token: str) -> Identity | None:
         """The identity behind an API key's token."""
         key = self._keys.all_hashes().get(token_id(token) or "")
-        return of_key(key, "key") if key is not None and key.matches(token) else None
+        if key is None or not key.matches(token):
+            return None
+        if self._uses is not None:
+            self._uses.note(key.id)
+            with suppress(TransientError, QueueRefusedError):
+                self._uses.flush()  # once a minute for each key
+        return of_key(key, "key")
 
     def _of_session(self, cookie: str, touch: bool) -> Identity | None:
         session = self._sessions.read(cookie, touch=touch)

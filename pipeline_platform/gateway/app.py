@@ -87,6 +87,7 @@ def build_app(settings: Settings, specs: Mapping[str, StreamSpec]) -> FastAPI:
 def _door(settings: Settings) -> dict[str, Any]:
     """What the front door goes by."""
     here = [settings.host, urlsplit(settings.gateway_link).hostname or "", socket.gethostname()]
+    here += [urlsplit(url).hostname or "" for url in settings.public_urls]
     opened, probes, refusals = settings.rate_limit_open, settings.rate_limit_probes, settings.rate_limit_refusals
     return {
         "hosts": AllowedHosts([*here, *settings.allowed_hosts]),

@@ -90,8 +90,11 @@ def test_another_site_changes_nothing(visitor: Visitor, engine: sa.Engine, origi
 
 def test_a_foreign_host_gets_nothing_with_a_login(visitor: Visitor, engine: sa.Engine) -> None:
     user(engine, visitor, "otto", "admin")
-    assert visitor.get("/v1/streams", Host="evil.test", Cookie=f"pp_session={visitor.cookie}").status_code == 403
-    assert visitor.get("/login", Host="evil.test").status_code == 421
+    cookie = {"Cookie": f"pp_session={visitor.cookie}"}
+    assert visitor.get("/v1/streams", Host="evil.test", **cookie).status_code == 421
+    assert visitor.get("/login", Host="evil.test", **cookie).status_code == 421
+    # An address of ours that nobody has named is good for keys, not for logins.
+    assert visitor.get("/v1/streams", Host="127.0.0.1:1", **cookie).status_code == 403
 
 
 def test_who_asked_is_kept(
@@ -173,6 +176,17 @@ def test_a_trusted_proxy_vouches_at_the_gateway_too(proxied: str) -> None:
     assert visitor.get("/v1/dead-letters", **headers).status_code == 403
     assert visitor.get("/v1/streams", **{**headers, "X-Proxy-Secret": "0123456789abcdeF"}).status_code == 401
     assert visitor.get("/whoami", **headers).json() == {"name": "anna", "role": "viewer", "via": "header"}
+
+
+def test_a_public_name_is_good_for_keys_and_for_logins_by_tls(settings: Settings, redis_client: redis.Redis) -> None:
+    token = key(redis_client, "read")[1]
+    with serving(settings.model_copy(update={"public_urls": ("https://pipes.test",)})) as url:
+        visitor, there = Visitor(url), {"Host": "pipes.test"}
+        assert visitor.get("/v1/streams", Authorization=f"Bearer {token}", **there).status_code == 200
+        done = visitor.post("/login", {"name": "", "secret": token}, origin="https://pipes.test", **there)
+        cookie = done.headers["set-cookie"].partition(";")[0]
+        assert cookie.startswith("__Host-pp_session=")
+        assert visitor.get("/v1/streams", Cookie=cookie, **there).status_code == 200
 
 
 def test_the_login_of_a_revoked_key_ends(visitor: Visitor, redis_client: redis.Redis) -> None:
