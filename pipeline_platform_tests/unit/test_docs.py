@@ -87,6 +87,18 @@ def test_files_that_are_named_exist(page: Path) -> None:
     assert missing == [] or _to_be_made_by_reader(page, missing)
 
 
+@pytest.mark.parametrize("name", ["docs/security.md", "docs/asvs.md"])
+def test_tests_that_are_named_exist(name: str) -> None:
+    named = set(re.findall(r"`([\w/]+/test_\w+\.py)(?:::(\w+))?`", _text(name)))
+    assert len(named) > 40
+    missing = []
+    for path, function in named:
+        file = ROOT / "pipeline_platform_tests" / path
+        if not file.exists() or (function and f"def {function}(" not in file.read_text(encoding="utf-8")):
+            missing.append(f"{path}::{function}")
+    assert missing == []
+
+
 def _to_be_made_by_reader(page: Path, missing: list[str]) -> bool:
     """docker/streams/ and docker/.env are the reader's own."""
     return page.name == "operations.md" and set(missing) <= {"docker/.env", "docker/streams/"}
