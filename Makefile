@@ -17,10 +17,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TESTED := $(VENV)/.installed-tests
+# What helps to build, and is not installed beside the package.
+TOOLS := build/tools
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Dependencies by the hashes of their files; then the package, whose builder is among them. See docs/decisions/0030-*.md.
+PACKAGE := --no-deps --no-build-isolation --editable .
 UP ?= --demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install up test chromium test-fast check format bench test-faults test-security clean
+.PHONY: help install up test chromium test-fast check format lock audit-dependencies bench test-faults test-security clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed 's/:.*## /\t/' | expand -t 16
@@ -30,12 +35,14 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; $(PYTHON) is " + sys.version.split()[0]) if sys.version_info < (3, 11) else 0'
 	$(PYTHON) -m venv $(VENV)
 
-$(INSTALLED): setup.py | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+$(INSTALLED): setup.py requirements.txt | $(BIN)/python
+	$(PIP) --require-hashes -r requirements.txt
+	$(PIP) $(PACKAGE)
 	@touch $@
 
-$(TESTED): setup.py | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+$(TESTED): setup.py requirements-test.txt | $(BIN)/python
+	$(PIP) --require-hashes -r requirements-test.txt
+	$(PIP) $(PACKAGE)
 	@touch $@ $(INSTALLED)
 
 install: $(INSTALLED) ## Make .venv and install the package, nothing more
@@ -73,6 +80,23 @@ check: $(TESTED) ## Lint, types, import contracts, docs
 format: $(TESTED) ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+$(TOOLS)/bin/%: | $(BIN)/python
+	@$(BIN)/python -m venv $(TOOLS)
+	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check $*
+
+# For every Python from the oldest on and every platform. uv does not read pip's settings: behind a mirror set UV_INDEX_URL,
+# behind a certificate of its own SSL_CERT_FILE. Versions stay unless setup.py asks for others, or with UPGRADE=--upgrade.
+LOCKED := --extra oidc --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-annotate --no-emit-index-url \
+	--no-emit-find-links --custom-compile-command "make lock" --quiet $(UPGRADE)
+
+lock: $(TOOLS)/bin/uv ## Write requirements.txt and requirements-test.txt anew from setup.py (UPGRADE=--upgrade for newer ones)
+	echo 'setuptools>=68' | $(TOOLS)/bin/uv pip compile setup.py - $(LOCKED) --output-file requirements.txt
+	echo 'setuptools>=68' | $(TOOLS)/bin/uv pip compile setup.py - $(LOCKED) --extra test --constraint requirements.txt \
+		--output-file requirements-test.txt
+
+audit-dependencies: $(TOOLS)/bin/pip-audit ## Look the locked versions up in PyPI's advisories (needs the internet)
+	$(TOOLS)/bin/pip-audit --require-hashes --disable-pip --requirement requirements-test.txt
 
 bench: $(TESTED) ## Measure everything that the README quotes
 	$(BIN)/python -m benchmarks.load

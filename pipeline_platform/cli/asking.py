@@ -17,16 +17,13 @@ from rich.text import Text
 
 from pipeline_platform.cli.gateway_client import GatewayClient
 from pipeline_platform.cli.ingest_session import find_gateway
+from pipeline_platform.cli.options import key_option
 from pipeline_platform.cli.terminal import SafeConsole, printable
 from pipeline_platform.errors import SettingError
 
 Url = Annotated[str | None, typer.Option(help="Another gateway.", show_default=False)]
-AdminKey = Annotated[
-    str | None, typer.Option("--key", help="Another API key, with the scope admin.", show_default=False)
-]
-OperateKey = Annotated[
-    str | None, typer.Option("--key", help="Another API key, with the scope operate.", show_default=False)
-]
+AdminKey = Annotated[str | None, key_option("admin")]
+OperateKey = Annotated[str | None, key_option("operate")]
 Since = Annotated[
     str | None, typer.Option(help="From then on: an RFC 3339 time, or an age such as 90m, 2h, 7d.", show_default=False)
 ]

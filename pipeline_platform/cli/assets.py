@@ -22,7 +22,7 @@ from pipeline_platform.cli.asking import (
     print_rows,
     when,
 )
-from pipeline_platform.cli.options import AsJson, StateDir, console, print_json
+from pipeline_platform.cli.options import AsJson, StateDir, console, key_option, print_json
 
 COLOURS = {"loaded": "green", "replayed": "green", "failed": "red", "dead": "bold red", "planned": "cyan"}
 group = typer.Typer(
@@ -30,7 +30,7 @@ group = typer.Typer(
     no_args_is_help=True,
 )
 AssetId = Annotated[int, typer.Argument(min=1, help="The row's number, as `assets list` shows it.", show_default=False)]
-ReadKey = Annotated[str | None, typer.Option("--key", help="Another API key.", show_default=False)]
+ReadKey = Annotated[str | None, key_option()]
 
 
 def register(app: typer.Typer) -> None:

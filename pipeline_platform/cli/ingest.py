@@ -15,7 +15,7 @@ from pipeline_platform.cli.event_files import EventFile, Format
 from pipeline_platform.cli.gateway_client import is_loopback
 from pipeline_platform.cli.ingest_progress import Meter
 from pipeline_platform.cli.ingest_session import Gateway, find_gateway, open_journal, rejected_path, send_file
-from pipeline_platform.cli.options import AsJson, StateDir, console, print_json
+from pipeline_platform.cli.options import AsJson, StateDir, console, key_option, print_json
 from pipeline_platform.cli.outcomes import wait_for_outcomes
 from pipeline_platform.cli.uploads import Sent
 from pipeline_platform.core.streams import StreamSpec, load_specs
@@ -33,7 +33,7 @@ def ingest(
     file: Annotated[str, typer.Argument(help="A file, .gz and .zst too, or - for standard input.", show_default=False)],
     state_dir: StateDir = None,
     url: Annotated[str | None, typer.Option(help="Another gateway.", show_default=False)] = None,
-    key: Annotated[str | None, typer.Option(help="Another API key.", show_default=False)] = None,
+    key: Annotated[str | None, key_option()] = None,
     form: Annotated[Format | None, typer.Option("--format", help="When the file's name does not say it.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=50_000, help="Events in one request.")] = 1000,
     concurrency: Annotated[int, typer.Option(min=1, max=32, help="Requests at the same time.")] = 2,

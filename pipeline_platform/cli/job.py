@@ -12,7 +12,7 @@ from rich.table import Table
 
 from pipeline_platform.cli.gateway_client import GatewayClient
 from pipeline_platform.cli.ingest_session import find_gateway
-from pipeline_platform.cli.options import AsJson, StateDir, console, print_json
+from pipeline_platform.cli.options import AsJson, StateDir, console, key_option, print_json
 from pipeline_platform.cli.outcomes import is_settled, wait_for_receipt
 
 COLOURS = {"loaded": "green", "partial": "yellow", "failed": "red"}
@@ -29,7 +29,7 @@ def job(
     state_dir: StateDir = None,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the outcome.")] = 0.0,
     url: Annotated[str | None, typer.Option(help="Another gateway.", show_default=False)] = None,
-    key: Annotated[str | None, typer.Option(help="Another API key.", show_default=False)] = None,
+    key: Annotated[str | None, key_option()] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what became of an accepted request: its state, counts, batch, Dagster run and times.

@@ -21,6 +21,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")
 console = SafeConsole()
 
 
+def key_option(scope: str = "") -> Any:
+    """`--key`: another API key than the stack's; `scope` is what it has to have."""
+    needed = f", with the scope {scope}" if scope else ""
+    said = f"Another API key{needed}. Others see it in the list of processes, and PIPELINE_API_KEY not."
+    return typer.Option("--key", help=said, show_default=False)
+
+
 def connections(state_dir: Path | None) -> tuple[Settings, Connections]:
     """The settings and where the stack is."""
     settings = Settings.load(state_dir=state_dir)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import requests
+import sqlalchemy as sa
 import typer
 from rich.table import Table
 
@@ -17,6 +18,7 @@ from pipeline_platform.local.connections import Connections
 from pipeline_platform.local.lock import holder
 from pipeline_platform.local.state import read_services
 from pipeline_platform.queue.connection import connect as connect_queue
+from pipeline_platform.queue.keys import token_id
 from pipeline_platform.queue.redis_streams import RedisStreams
 from pipeline_platform.queue.workers import WorkerBoard
 from pipeline_platform.settings import Settings
@@ -25,7 +27,8 @@ from pipeline_platform.warehouse.engine import connect as connect_warehouse
 from pipeline_platform.warehouse.ledger import Ledger
 
 ALERTS = 5  # the newest open ones are shown
-SECRET = (
+HIDDEN = "***"
+SECRET = (  # logins of processes, which are shown nowhere
     "warehouse_loader_url", "warehouse_reader_url", "dagster_database_url", "dagster_reader_url", "redis_users",
 )  # fmt: skip
 
@@ -39,11 +42,14 @@ def status(
     state_dir: StateDir = None,
     as_json: AsJson = False,
     field: Annotated[
-        str | None, typer.Option(help="Print one field alone, such as api_key or gateway_url.", show_default=False)
+        str | None,
+        typer.Option(help="Print one field alone and whole, such as api_key or gateway_url.", show_default=False),
     ] = None,
+    secrets: Annotated[bool, typer.Option("--secrets", help="Show the API key and passwords, too.")] = False,
 ) -> None:
     """Show where things are, the health of each service, the workers, and each stream's backlog and watermark.
 
+    The API key and passwords in URLs are left out: terminals are looked over, and output of scripts is kept.
     Exit code 0 when all services are ready, 3 otherwise.
 
     Example: pipeline-platform status --json
@@ -57,7 +63,7 @@ def status(
             raise SettingError(f"There is no field {field!r}; there are {', '.join(places)}.")
         typer.echo(places[field])
         return
-    report = _report(settings, where)
+    report = _report(settings, where, secrets=secrets)
     if as_json:
         print_json(report)
     else:
@@ -66,14 +72,15 @@ def status(
         raise typer.Exit(3)
 
 
-def _report(settings: Settings, where: Connections) -> dict[str, Any]:
+def _report(settings: Settings, where: Connections, *, secrets: bool) -> dict[str, Any]:
     services = [
         {"name": service.name, "pid": service.pid, "state": service.state, "restarts": service.restarts}
         for service in read_services(settings.state_dir)
     ]
     ready = _gateway_ready(where)
+    places = _places(where)
     return {
-        **_places(where),
+        **(places if secrets else {name: _without_secret(value) for name, value in places.items()}),
         "state_dir": str(settings.state_dir.resolve()),
         "up_pid": holder(settings.state_dir),
         "healthy": ready and all(service["state"] == "ready" for service in services),
@@ -87,6 +94,18 @@ def _report(settings: Settings, where: Connections) -> dict[str, Any]:
 
 def _places(where: Connections) -> dict[str, str]:
     return {name: str(value) for name, value in asdict(where).items() if name not in SECRET}
+
+
+def _without_secret(place: str) -> str:
+    """A URL without its password, a key without what is secret in it: its id is what `keys list` shows."""
+    if "://" not in place:
+        return f"pp_{token_id(place) or ''}_{HIDDEN}" if place else ""
+    try:
+        url = sa.make_url(place)
+    except (sa.exc.ArgumentError, ValueError):
+        return HIDDEN
+    secret = {name: HIDDEN for name in url.query if "password" in name}
+    return url.update_query_dict(secret).render_as_string(hide_password=True)
 
 
 def _gateway_ready(where: Connections) -> bool:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from pipeline_platform.cli.gateway_client import GatewayClient
 from pipeline_platform.cli.ingest_session import find_gateway
-from pipeline_platform.cli.options import AsJson, StateDir, connections, console, print_json
+from pipeline_platform.cli.options import AsJson, StateDir, connections, console, key_option, print_json
 from pipeline_platform.core.streams import StreamSpec, load_spec, load_specs
 from pipeline_platform.errors import PlatformError, SettingError, SpecError
 from pipeline_platform.local.connections import Connections
@@ -81,9 +81,7 @@ def resume(
     name: Annotated[str, typer.Argument(help="The stream's name.", show_default=False)],
     state_dir: StateDir = None,
     url: Annotated[str | None, typer.Option(help="Another gateway.", show_default=False)] = None,
-    key: Annotated[
-        str | None, typer.Option(help="Another API key, with the scope operate.", show_default=False)
-    ] = None,
+    key: Annotated[str | None, key_option("operate")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Close a stream's breaker, which too many rejects have opened: planning goes on, whatever was rejected.

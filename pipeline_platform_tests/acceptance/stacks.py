@@ -69,8 +69,8 @@ class Up:
         )
 
     def status(self) -> dict[str, Any]:
-        """`status --json`, healthy or not."""
-        found: dict[str, Any] = json.loads(self.run("status", "--json", check=False).stdout)
+        """`status --json --secrets`, healthy or not."""
+        found: dict[str, Any] = json.loads(self.run("status", "--json", "--secrets", check=False).stdout)
         return found
 
     @property

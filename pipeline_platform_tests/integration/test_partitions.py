@@ -132,6 +132,25 @@ def test_only_a_stream_gets_partitions(engine: sa.Engine) -> None:
         ensure_partitions(connection, "dead_letters", [date(2025, 1, 1)])
 
 
+@pytest.mark.parametrize("day", ["date '1899-12-31'", "current_date + 36526", "'infinity'", "'-infinity'", "null"])
+def test_a_day_that_no_event_has_gets_no_partition(engine: sa.Engine, day: str) -> None:
+    with engine.connect() as connection, pytest.raises(sa.exc.DBAPIError, match="no event has the day"):
+        connection.scalar(sa.text(f"select pipeline_ensure_partition('telemetry', {day})"))
+    with engine.connect() as connection:
+        assert list(partitions(connection, "telemetry")) == []
+
+
+@pytest.mark.parametrize("day", ["date '1900-01-01'", "current_date + 36525"])
+def test_the_first_and_the_last_day_of_events_get_one(engine: sa.Engine, day: str) -> None:
+    # As far as any stream's policies reach: an event that was accepted can be loaded.
+    longest = timedelta(days=36_500)
+    assert TELEMETRY.policies.model_validate({"future_tolerance": "36500d"}).future_tolerance == longest
+    with pytest.raises(ValueError, match="at most 36500d"):
+        TELEMETRY.policies.model_validate({"future_tolerance": "36501d"})
+    with engine.begin() as connection:
+        assert connection.scalar(sa.text(f"select pipeline_ensure_partition('telemetry', {day})")) is True
+
+
 def test_a_day_gets_its_index_once_it_is_over_and_late_events_still_load(engine: sa.Engine) -> None:
     load_entries(engine, TELEMETRY, entry(0, event(ts=MIDNIGHT - 1), event(ts=MIDNIGHT)))
     # Late events may come for an hour after midnight: the day before stays open until then.

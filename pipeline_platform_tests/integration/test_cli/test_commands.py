@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -16,6 +18,7 @@ from pipeline_platform.cli import doctor_servers
 from pipeline_platform.cli.main import COMMANDS, command_line
 from pipeline_platform.core.entries import EntryId
 from pipeline_platform.queue.connection import connect as connect_queue
+from pipeline_platform.queue.keys import token_id
 from pipeline_platform.queue.workers import WorkerBoard
 from pipeline_platform_tests.integration.test_cli.conftest import Stack
 from pipeline_platform_tests.integration.test_cli.kit import readings, run, write_ndjson
@@ -82,6 +85,24 @@ def test_status_counts_the_workers_of_all_machines(stack: Stack) -> None:
         workers = run("status", *here, "--json").document["workers"]
         assert workers == {"alive": 2, "busy": 1, "slots": 6, "slots_busy": 3}
         assert "2 workers live, on all machines; 3 of 6 processes execute a run" in run("status", *here).out
+
+
+def test_status_shows_no_secret_unless_it_is_asked_to(servers: Stack) -> None:
+    here = ("--state-dir", servers.folder)
+    asked = replace(servers.where, redis_url=f"{servers.where.redis_url}?password=secret-of-the-query")
+    words = [asked.api_key.rpartition("_")[2], "secret-of-the-query"]
+    words += [urlsplit(url).password or "" for url in (asked.warehouse_url, servers.where.redis_url)]
+    assert all(len(word) > 8 for word in words)
+    (servers.folder / "asked").mkdir()
+    asked.save(servers.folder / "asked")
+    for place in (here, ("--state-dir", servers.folder / "asked")):
+        shown = run("status", *place).out + run("status", *place, "--json").out
+        assert not [word for word in words if word in shown]
+        assert f"pp_{token_id(asked.api_key)}_***" in shown
+    whole = run("status", *here, "--json", "--secrets").document
+    assert (whole["api_key"], whole["warehouse_url"]) == (servers.where.api_key, servers.where.warehouse_url)
+    assert servers.where.api_key in run("status", *here, "--secrets").out
+    assert run("status", *here, "--field", "api_key").out.strip() == servers.where.api_key
 
 
 def test_keys_are_made_listed_and_revoked(servers: Stack) -> None:
