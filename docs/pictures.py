@@ -39,7 +39,7 @@ def backfill_id(up: Up) -> str:
 
 
 def all_pictures(page: Page, up: Up) -> None:
-    """The login, lineage of a stream and of prices, runs, an asset, partitions, a backfill, and the gateway's reference."""
+    """The login, lineage of a stream and of prices, runs, an asset, partitions, a backfill, and automation."""
     dagster_url = f"http://127.0.0.1:{up.dagster_port}"
     picture(page, f"{dagster_url}/login", "login", settle=1, width=900)
     page.goto("about:blank")  # the link's fragment alone would not load the page again
