@@ -39,8 +39,12 @@ def backfill_id(up: Up) -> str:
 
 
 def all_pictures(page: Page, up: Up) -> None:
-    """Lineage of a stream and of prices, runs, an asset, partitions, a backfill, and the gateway's reference."""
+    """The login, lineage of a stream and of prices, runs, an asset, partitions, a backfill, and automation."""
     dagster_url = f"http://127.0.0.1:{up.dagster_port}"
+    picture(page, f"{dagster_url}/login", "login", settle=1, width=900)
+    page.goto("about:blank")  # the link's fragment alone would not load the page again
+    page.goto(up.run("login").stdout.strip())
+    page.wait_for_url(f"{dagster_url}/**/timeline*", timeout=60_000)
     groups = f"{dagster_url}/locations/pipeline_platform/asset-groups"
     picture(page, f"{groups}/telemetry/lineage", "lineage", settle=8, width=2100)
     picture(page, f"{groups}/prices/lineage", "prices", settle=8)

@@ -8,8 +8,7 @@ from importlib import import_module
 from pipeline_platform.access.addresses import ClientAddresses
 from pipeline_platform.access.audit import Audit
 from pipeline_platform.access.config import AccessConfig, OidcConfig
-from pipeline_platform.access.doorkeeper import Doorkeeper, Record, Refused
-from pipeline_platform.access.refusals import Refusal
+from pipeline_platform.access.doorkeeper import Doorkeeper
 from pipeline_platform.access.roles import Role
 from pipeline_platform.access.single_sign_on import Provider, SingleSignOn
 from pipeline_platform.access.trusted_header import TrustedHeader
@@ -23,19 +22,8 @@ from pipeline_platform.queue.sessions import SessionStore
 _PATIENCE = 3.0  # seconds that a login waits for Redis
 
 
-def refused_by(audit: Audit) -> Refused:
-    """How the gate tells the audit of requests that it refuses."""
-
-    def refused(event: str, *, address: str, reason: str, actor: str = "", path: str = "") -> None:
-        audit.refused(Refusal(event, address, reason, actor=actor, path=path))
-
-    return refused
-
-
-def build_doorkeeper(
-    config: AccessConfig, record: Record, refused: Refused | None = None, *, kind: type[Doorkeeper] = Doorkeeper
-) -> Doorkeeper:
-    """The doorkeeper of one server process; `record` and `refused` are the audit's. Nothing need be up yet."""
+def build_doorkeeper(config: AccessConfig, audit: Audit, *, kind: type[Doorkeeper] = Doorkeeper) -> Doorkeeper:
+    """The doorkeeper of one server process; Nothing need be up yet."""
     addresses = ClientAddresses(config.trusted_proxies)
     client = connect(config.redis_url, timeout=_PATIENCE, connections=8)
     sessions = SessionStore(client, absolute=config.session_seconds, idle=config.idle_seconds)
@@ -43,8 +31,7 @@ def build_doorkeeper(
         sessions,
         KeyStore(client),
         config.names,
-        record=record,
-        refused=refused,
+        audit=audit,
         users=UserBook.of(config.users_url) if config.users_url else None,
         addresses=addresses,
         headers=TrustedHeader(addresses, config.proxy_secret, config.group_roles) if config.proxy_secret else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,11 +15,13 @@ from starlette.requests import HTTPConnection
 
 from pipeline_platform.access.addresses import ClientAddresses
 from pipeline_platform.access.answers import AnswerCache
+from pipeline_platform.access.audit import Audit
 from pipeline_platform.access.credentials import one_cookie, presented_token
 from pipeline_platform.access.errors import TooManyTriesError
 from pipeline_platform.access.identity import Identity, Via
 from pipeline_platform.access.names import OurNames
 from pipeline_platform.access.passwords import PasswordChecks
+from pipeline_platform.access.refusals import Refusal
 from pipeline_platform.access.roles import Role, role_of
 from pipeline_platform.access.single_sign_on import SingleSignOn
 from pipeline_platform.errors import QueueRefusedError, QueueUnavailableError, TransientError
@@ -35,26 +37,6 @@ TRIES_OF_NAME = 20  # more than an address has: somebody else's tries should sel
 CODES_OF_ADDRESS = 30
 FAILED_SECONDS = 1.0
 T = TypeVar("T")
-
-
-class Record(Protocol):
-    """`Auditor.record`: returns at once and never raises."""
-
-    def __call__(
-        self,
-        event: str,
-        *,
-        actor: str,
-        outcome: str = "ok",
-        address: str = "",
-        detail: Mapping[str, object] | None = None,
-    ) -> None: ...
-
-
-class Refused(Protocol):
-    """Is told of refused requests, which come in any number: `Auditor.refused` counts them."""
-
-    def __call__(self, event: str, *, address: str, reason: str, actor: str = "", path: str = "") -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +73,7 @@ class Doorkeeper:
         keys: KeyStore,
         names: OurNames,
         *,
-        record: Record,
-        refused: Refused | None = None,
+        audit: Audit,
         users: Users | None = None,
         addresses: ClientAddresses | None = None,
         headers: HeaderIdentities | None = None,
@@ -102,9 +83,8 @@ class Doorkeeper:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.names = names
-        self.record = record
+        self.audit = audit
         self.sign_on = sign_on
-        self.refused = refused or self._record_refused
         self._sessions = sessions
         self._keys = keys
         self._uses = uses
@@ -210,7 +190,7 @@ class Doorkeeper:
         await self._ask(lambda: self._sessions.end(cookie))
         self._answers.forget(self._answers.slot(cookie))  # a request may have asked meanwhile
         if who is not None:
-            self.record("logout", actor=who.actor, address=address)
+            self.audit.record("logout", actor=who.actor, role=who.role, address=address)
 
     def cookie_name(self, conn: HTTPConnection) -> str:
         """The cookie's name: behind TLS one that only a page of this very host, over TLS, can have set."""
@@ -251,20 +231,16 @@ class Doorkeeper:
     async def _count(self, limits: dict[str, int], address: str, who: str) -> None:
         wait = await self._ask(lambda: self._sessions.count_try(limits, WINDOW))
         if wait:
-            self.refused("login-refused", address=address, reason="too many tries", actor=who)
+            self.audit.refused(Refusal("login-refused", address, "too many tries", actor=who))
             raise TooManyTriesError(wait)
-
-    def _record_refused(self, event: str, *, address: str, reason: str, actor: str = "", path: str = "") -> None:
-        detail = {"reason": reason, "path": path}
-        self.record(event, actor=actor, outcome="refused", address=address, detail=detail)
 
     async def _begin(self, session: Session | None, address: str, who: str, how: str, subject: str = "") -> str | None:
         if session is None:
-            self.record("login-refused", actor=who, outcome="refused", address=address, detail={"how": how})
+            self.audit.record("login-refused", actor=who, outcome="refused", address=address, detail={"how": how})
             return None
         cookie = await self._ask(lambda: self._sessions.begin(session))
         detail = {"how": how} | ({"subject": subject} if subject else {})
-        self.record("login", actor=who, address=address, detail=detail)
+        self.audit.record("login", actor=who, address=address, detail=detail)
         return cookie
 
     async def _ask(self, work: Callable[[], T]) -> T:

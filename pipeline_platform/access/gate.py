@@ -14,11 +14,12 @@ from pipeline_platform.access.credentials import presented_token
 from pipeline_platform.access.doorkeeper import Doorkeeper
 from pipeline_platform.access.identity import Identity
 from pipeline_platform.access.login_page import POLICY, away_page
+from pipeline_platform.access.refusals import Refusal
 from pipeline_platform.access.watched_socket import WatchedSocket
 from pipeline_platform.errors import QueueRefusedError, TransientError
 
-Refusal = tuple[int, str]
-Rule = Callable[[HTTPConnection], Refusal | None]
+Denial = tuple[int, str]
+Rule = Callable[[HTTPConnection], Denial | None]
 
 PROXY_HEADERS = frozenset({b"x-forwarded-user", b"x-forwarded-groups", b"x-forwarded-email", b"x-proxy-secret"})
 RECHECK_SECONDS = 2.0
@@ -85,13 +86,13 @@ class Gate:
             socket = WatchedSocket(self._app, lambda: self._still(conn, inner["identity"]), self._recheck)
             await socket(inner, receive, send)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, refusal: Refusal | None) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, refusal: Denial | None) -> None:
         if refusal is None:
             await self._app(scope, receive, send)
         else:
             await _refused(HTTPConnection(scope), *refusal)(scope, receive, send)
 
-    def _foreign_host(self, conn: HTTPConnection) -> Refusal | None:
+    def _foreign_host(self, conn: HTTPConnection) -> Denial | None:
         hosts = conn.headers.getlist("host")
         if len(hosts) != 1:
             return 400, "Send one Host header."
@@ -99,7 +100,7 @@ class Gate:
             return 421, "This server does not answer under that name; PIPELINE_PUBLIC_URLS lists its names."
         return None
 
-    def _refusal(self, conn: HTTPConnection, identity: Identity | None) -> Refusal | None:
+    def _refusal(self, conn: HTTPConnection, identity: Identity | None) -> Denial | None:
         token = presented_token(conn)
         is_open = conn.scope["path"] in self._open
         changes = conn.scope["type"] == "websocket" or conn.scope["method"] not in _SAFE_METHODS
@@ -126,13 +127,9 @@ class Gate:
             return False
 
     def _note(self, event: str, conn: HTTPConnection, identity: Identity | None, why: str) -> None:
-        self._doorkeeper.refused(
-            event,
-            address=self._doorkeeper.address_of(conn),
-            reason=why,
-            actor=identity.actor if identity else "",
-            path=str(conn.scope["path"])[:200],
-        )
+        who, role = (identity.actor, identity.role.value) if identity else ("", "")
+        address, path = self._doorkeeper.address_of(conn), str(conn.scope["path"])[:200]
+        self._doorkeeper.audit.refused(Refusal(event, address, why, actor=who, role=role, path=path))
 
 
 def _refused(conn: HTTPConnection, status: int, why: str) -> Response:

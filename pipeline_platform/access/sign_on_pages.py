@@ -9,6 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from pipeline_platform.access.credentials import one_cookie
 from pipeline_platform.access.doorkeeper import Doorkeeper
+from pipeline_platform.access.refusals import Refusal
 from pipeline_platform.access.single_sign_on import SECONDS, SignOnError, SingleSignOn
 
 BEGIN, BACK = "/login/oidc", "/login/oidc/callback"
@@ -38,7 +39,7 @@ async def finish(door: Doorkeeper, sign_on: SingleSignOn, request: Request) -> t
         browser = one_cookie(request, _name(door.names.secure(request)))
         found = await sign_on.finish(asked["state"][:200], asked["code"][:2000], browser, _redirect(door, request))
     except SignOnError as error:
-        door.refused("login-refused", address=address, reason=error.reason, actor=f"oidc {error.name}".strip())
+        door.audit.refused(Refusal("login-refused", address, error.reason, actor=f"oidc {error.name}".strip()))
         raise
     identity, subject, following = found
     return await door.admit(identity, address, subject=subject), following

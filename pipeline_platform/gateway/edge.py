@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from pipeline_platform.access.addresses import ClientAddresses
 from pipeline_platform.access.audit import Audit, Auditor
 from pipeline_platform.access.audit_log import PrintedAudit
-from pipeline_platform.access.building import build_doorkeeper, refused_by
+from pipeline_platform.access.building import build_doorkeeper
 from pipeline_platform.access.doorkeeper import Doorkeeper
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.doors import access_config
@@ -194,8 +194,7 @@ def make_edge(settings: Settings, specs: Mapping[str, StreamSpec]) -> Edge:
         audit=audit,
         door=build_doorkeeper(
             access_config(settings, public_url=settings.gateway_url, host=settings.host, port=settings.port),
-            audit.record,
-            refused_by(audit),
+            audit,
         ),
         addresses=ClientAddresses(settings.trusted_proxies),
         limit_ip=RateLimiter("ip", buckets, Limit.of(settings.rate_limit_ip, settings.rate_limit_burst), threads),

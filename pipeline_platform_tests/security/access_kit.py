@@ -22,11 +22,13 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from pipeline_platform.access.audit import NullAuditor
 from pipeline_platform.access.config import AccessConfig
 from pipeline_platform.access.doorkeeper import Doorkeeper, Users
 from pipeline_platform.access.gate import Gate
 from pipeline_platform.access.names import OurNames
 from pipeline_platform.access.pages import OPEN_PATHS, LoginPages
+from pipeline_platform.access.refusals import Refusal
 from pipeline_platform.local.ports import free_port
 from pipeline_platform.queue.connection import connect
 from pipeline_platform.queue.keys import KeyStore
@@ -35,7 +37,7 @@ from pipeline_platform_tests.integration.test_gateway.kit import until
 
 
 @dataclass
-class Journal:
+class Journal(NullAuditor):
     """Keeps what was recorded: `event, actor, outcome, address`."""
 
     lines: list[tuple[str, str, str, str]] = field(default_factory=list)
@@ -48,9 +50,14 @@ class Journal:
         outcome: str = "ok",
         address: str = "",
         detail: Mapping[str, object] | None = None,
+        role: str = "",
     ) -> None:
         """As Auditor.record."""
         self.lines.append((event, actor, outcome, address))
+
+    def refused(self, refusal: Refusal) -> None:
+        """As Auditor.refused, but each of them."""
+        self.lines.append((refusal.event, refusal.actor, "refused", refusal.address))
 
 
 def make_doorkeeper(
@@ -66,9 +73,9 @@ def make_doorkeeper(
 ) -> Doorkeeper:
     """A doorkeeper over real Redis with limits of the test's own."""
     client = connect(redis_url, timeout=timeout)
-    record = (journal or Journal()).record
+    audit = journal or Journal()
     sessions = SessionStore(client, absolute=absolute, idle=idle)
-    return Doorkeeper(sessions, KeyStore(client), names, record=record, users=users, idle=idle, clock=clock)
+    return Doorkeeper(sessions, KeyStore(client), names, audit=audit, users=users, idle=idle, clock=clock)
 
 
 def operators_only(conn: HTTPConnection) -> tuple[int, str] | None:

@@ -129,7 +129,7 @@ def test_logged_in_here_is_logged_in_there(
 ) -> None:
     """The Dagster UI's server is another process with a doorkeeper of its own; the cookie is the same."""
     config = access_config(settings, public_url=None, host="127.0.0.1", port=free_port())
-    other = build_doorkeeper(config, Journal().record)
+    other = build_doorkeeper(config, Journal())
     code = one_time_link(redis_client, base, key(redis_client, "admin")[1]).partition("#code=")[2]
     visitor.post("/login/code", {"code": code})
     with access_kit.served(small_app(other), config.port) as there:

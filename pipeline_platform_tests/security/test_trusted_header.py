@@ -31,7 +31,7 @@ def behind(redis_url: str) -> Iterator[Behind]:
             config = AccessConfig(
                 redis_url, free_port(), trusted_proxies=proxies, proxy_secret=secret, group_roles=ROLES
             )
-            doorkeeper = build_doorkeeper(config, Journal().record)
+            doorkeeper = build_doorkeeper(config, Journal())
             stack.callback(doorkeeper.close)
             return Visitor(stack.enter_context(served(small_app(doorkeeper), config.port)))
 

@@ -53,7 +53,7 @@ def doorkeeper(servers: cli.Stack) -> Iterator[Doorkeeper]:
     config = AccessConfig(
         servers.where.redis_url, 3000, users_url=loader.render_as_string(hide_password=False), idle_seconds=60
     )
-    made = build_doorkeeper(config, Journal().record)
+    made = build_doorkeeper(config, Journal())
     yield made
     made.close()
 

@@ -15,7 +15,7 @@ from dagster_webserver.version import __version__
 from pipeline_platform.access.audit import Audit, Auditor
 from pipeline_platform.access.audit_log import PrintedAudit
 from pipeline_platform.access.bounded_http import BoundedHttp
-from pipeline_platform.access.building import build_doorkeeper, refused_by
+from pipeline_platform.access.building import build_doorkeeper
 from pipeline_platform.access.doorkeeper import Doorkeeper
 from pipeline_platform.access.open_files import raise_open_files
 from pipeline_platform.doors import access_config
@@ -42,10 +42,10 @@ def build_door(settings: Settings, audit: Audit, host: str, port: int) -> Doorke
     """Who says who somebody is: by login, or, where it is switched off, that everybody is an admin."""
     config = access_config(settings, public_url=settings.dagster_url, host=host, port=port)
     if settings.dagster_login == "on":
-        return build_doorkeeper(config, audit.record, refused_by(audit))
+        return build_doorkeeper(config, audit)
     if host not in LOOPBACK:
         raise SettingError(f"PIPELINE_DAGSTER_LOGIN=off is for loopback; {host} is open to others. Leave the login on.")
-    return build_doorkeeper(config, audit.record, refused_by(audit), kind=OpenDoor)
+    return build_doorkeeper(config, audit, kind=OpenDoor)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -158,11 +158,14 @@ class SecuredWebserver(DagsterWebserver[RoleProcess, RoleContext]):
         return answer
 
     def _record(self, context: RoleContext, detail: Mapping[str, object], answer: bytes, outcome: str = "") -> None:
-        connection = context.source
-        address = self._door.address_of(connection) if isinstance(connection, HTTPConnection) else ""
-        done = outcome or outcome_of(answer)
-        self._door.record(
-            "dagster-mutation", actor=context.identity.actor, outcome=done, address=address, detail=detail
+        connection, who = context.source, context.identity
+        self._door.audit.record(
+            "dagster-mutation",
+            actor=who.actor,
+            role=who.role,
+            outcome=outcome or outcome_of(answer),
+            address=self._door.address_of(connection) if isinstance(connection, HTTPConnection) else "",
+            detail=detail,
         )
 
 
