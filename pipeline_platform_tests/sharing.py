@@ -9,7 +9,15 @@ from __future__ import annotations
 from xdist.scheduler import LoadFileScheduling
 
 SECURITY = {
-    f"security/test_{name}.py" for name in ("no_secret_in_dagster", "dagster_doors", "dagster_roles", "dagster_bounds")
+    f"security/test_{name}.py"
+    for name in (
+        "no_secret_in_dagster",
+        "dagster_doors",
+        "dagster_roles",
+        "dagster_bounds",
+        "every_route",
+        "dagster_browser",
+    )
 }
 ACCEPTANCE = {f"acceptance/test_{name}.py" for name in ("every_event", "late_data", "readme", "services", "up")}
 
