@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 import orjson
 import redis
-from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from starlette.routing import BaseRoute, Mount, WebSocketRoute
+from starlette.routing import Route as HttpRoute
 
 from pipeline_platform.queue.keys import KEYS, SCOPES, KeyStore, token_id
 from pipeline_platform.queue.sessions import Session, SessionStore
@@ -17,6 +18,7 @@ from pipeline_platform.queue.sessions import Session, SessionStore
 OURS, EVIL, EVIL_HOST = "ours", "https://evil.example", "evil.example"
 SOCKET = "WEBSOCKET"
 SAFE = frozenset({"GET", "HEAD"})
+Route = tuple[str, str]  # method and path
 
 
 @dataclass(frozen=True)
@@ -141,9 +143,9 @@ class Keyring:
         return found
 
 
-def routes_of(routes: Iterable[BaseRoute]) -> set[tuple[str, str]]:
+def routes_of(routes: Iterable[BaseRoute]) -> set[Route]:
     """Method and path of every route, hidden ones too. Fails on a kind of route that it does not know."""
-    found: set[tuple[str, str]] = set()
+    found: set[Route] = set()
     for route in routes:
         if (inner := getattr(route, "original_router", None)) is not None:  # as FastAPI includes a router
             found |= routes_of(inner.routes)
@@ -152,7 +154,7 @@ def routes_of(routes: Iterable[BaseRoute]) -> set[tuple[str, str]]:
         elif isinstance(route, WebSocketRoute):
             found.add((SOCKET, route.path))
         else:
-            assert isinstance(route, Route), f"Which requests does {route!r} take?"
+            assert isinstance(route, HttpRoute), f"Which requests does {route!r} take?"
             found |= {(method, route.path) for method in route.methods or {"every"} if method != "HEAD"}
     return found
 

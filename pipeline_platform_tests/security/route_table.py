@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline_platform_tests.security.route_callers import OURS, SAFE, SOCKET, Caller
+from pipeline_platform_tests.security.route_callers import OURS, SAFE, SOCKET, Caller, Route
 
 # Whose key or session is good enough. A session has no scope `ingest` by itself: events are sent with keys.
 ANYBODY: frozenset[str] = frozenset()
@@ -74,7 +74,7 @@ class Row:
         return 0 if self.probe or caller.hosts == (OURS,) else 421
 
 
-Table = Mapping[tuple[str, str], Row]
+Table = Mapping[Route, Row]
 DRY = {"filter": {"states": ["open"]}, "dry_run": True}
 NO_SIGN_ON = "Single sign-on is not set up here."
 
