@@ -27,9 +27,11 @@ def chromium() -> str:
 
 @contextlib.contextmanager
 def browsing() -> Iterator[Browser]:
-    """A browser without a screen."""
+    """A browser without a screen, which keeps pages for its back button as everybody's does."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=list(QUIET))
+        browser = playwright.chromium.launch(
+            executable_path=chromium(), args=list(QUIET), ignore_default_args=["--disable-back-forward-cache"]
+        )
         try:
             yield browser
         finally:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from xdist.scheduler import LoadFileScheduling
 
-DAGSTER = ("dagster_doors", "dagster_roles", "dagster_bounds", "dagster_mutated")
-SECURITY = {f"security/test_{name}.py" for name in ("no_secret_in_dagster", *DAGSTER)}
+DAGSTER = ("doors", "roles", "bounds", "mutated", "browser")
+SECURITY = {
+    *(f"security/test_{name}.py" for name in ("no_secret_in_dagster", "every_route")),
+    *(f"security/test_dagster_{name}.py" for name in DAGSTER),
+}
 ACCEPTANCE = {f"acceptance/test_{name}.py" for name in ("every_event", "late_data", "readme", "services", "up")}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from urllib.parse import quote
 
 from starlette.requests import HTTPConnection
@@ -38,9 +38,9 @@ _log = logging.getLogger(__name__)
 class Gate:
     """Host, Origin, identity, then the app's own `rule`; the identity is left in `scope["identity"]`.
 
-    `open_paths` are let through without an identity, but never with a foreign Host or Origin. `probes` are GETs that a
-    load balancer sends under any name; they have to say nothing. `rule` is asked about
-    every other request, and may refuse it with a status and a sentence; what it needs is in the connection's scope.
+    `open_paths` are let through with their methods and without an identity, but never with a foreign Host or Origin.
+    `probes` are GETs that a load balancer sends under any name; they have to say nothing. `rule` is asked about every
+    other request, and may refuse it with a status and a sentence; what it needs is in the connection's scope.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Gate:
         app: ASGIApp,
         doorkeeper: Doorkeeper,
         *,
-        open_paths: Collection[str],
+        open_paths: Mapping[str, Collection[str]],
         probes: Collection[str] = (),
         rule: Rule | None = None,
         recheck_seconds: float = RECHECK_SECONDS,
@@ -56,7 +56,7 @@ class Gate:
         self._app = app
         self._doorkeeper = doorkeeper
         self._names = doorkeeper.names
-        self._open = frozenset(open_paths)
+        self._open = open_paths
         self._probes = frozenset(probes)
         self._rule = rule
         self._recheck = recheck_seconds
@@ -102,7 +102,7 @@ class Gate:
 
     def _refusal(self, conn: HTTPConnection, identity: Identity | None) -> Denial | None:
         token = presented_token(conn)
-        is_open = conn.scope["path"] in self._open
+        is_open = conn.scope.get("method") in self._open.get(conn.scope["path"], ())
         changes = conn.scope["type"] == "websocket" or conn.scope["method"] not in _SAFE_METHODS
         if changes and not token and (is_open or identity or self._doorkeeper.cookie_of(conn)):
             origins = conn.headers.getlist("origin")

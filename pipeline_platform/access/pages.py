@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import re
+from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
@@ -20,7 +21,16 @@ from pipeline_platform.access.sign_on_pages import BACK, BEGIN, NO_ROLE, REFUSED
 from pipeline_platform.access.single_sign_on import SignOnError
 from pipeline_platform.errors import QueueRefusedError, TransientError
 
-OPEN_PATHS = frozenset({"/login", "/login/code", "/logout", BEGIN, BACK})
+_LOOKED_AT = frozenset({"GET", "HEAD"})
+_SENT = frozenset({"POST"})
+# With their methods: what else is asked there is the app's own business, and closed.
+OPEN_PATHS: Mapping[str, frozenset[str]] = {
+    "/login": _LOOKED_AT | _SENT,
+    "/login/code": _SENT,
+    "/logout": _SENT,
+    BEGIN: _LOOKED_AT,
+    BACK: _LOOKED_AT,
+}
 MAX_BODY = 4096
 BODY_SECONDS = 10.0
 FORM = "application/x-www-form-urlencoded"

@@ -111,7 +111,7 @@ def small_app(doorkeeper: Doorkeeper, *, recheck: float = 0.2) -> ASGIApp:
     return Gate(
         Starlette(routes=routes),
         doorkeeper,
-        open_paths=OPEN_PATHS | {"/open"},
+        open_paths={**OPEN_PATHS, "/open": {"GET", "HEAD", "POST"}},
         rule=operators_only,
         recheck_seconds=recheck,
     )

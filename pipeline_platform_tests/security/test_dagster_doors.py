@@ -1,19 +1,16 @@
-"""The Dagster UI is closed to strangers and to other sites, and open to none of them by a socket."""
+"""The Dagster UI is closed to strangers and to other sites, whatever they write; see also test_every_route.py."""
 
 from __future__ import annotations
 
 import json
-import re
-import socket
 from typing import Any
 
 import pytest
 import requests
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as open_socket
+from websockets.typing import Origin, Subprotocol
 
-from pipeline_platform.access.pages import LoginPages
-from pipeline_platform.orchestration.webserver.server import SecuredWebserver
 from pipeline_platform.queue.connection import connect
 from pipeline_platform.queue.keys import KeyStore
 from pipeline_platform_tests.acceptance.stacks import Up
@@ -31,23 +28,11 @@ def doors(up: Up) -> Doors:
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
-        "/runs",
-        "/graphql",
         "//graphql",
         "/%67raphql",
         "/login/../graphql",
         "/graphql/",
-        "/dagit_info",
-        "/download_debug/x",
-        "/logs/x/y/stdout",
-        "/notebook",
-        "/dagit/notebook",
-        "/report_asset_materialization/x",
-        "/report_asset_check/x",
-        "/report_asset_observation/x",
-        "/favicon.png",
-        "/whoami",
+        "/login/",
         "/anything/that/a/newer/version/adds",
     ],
 )
@@ -63,29 +48,7 @@ def test_a_stranger_with_a_browser_is_sent_to_the_login(doors: Doors) -> None:
     assert (answer.status_code, answer.headers["location"]) == (303, "/login?next=/runs%3Fq%3D1")
 
 
-def test_every_route_but_the_login_and_the_probe_is_closed(doors: Doors) -> None:
-    """Every route that the server has, so that one which a newer Dagster adds is asked, too."""
-    paths = _routes()
-    assert len(paths) > 15
-    for path in paths:
-        answer = doors.anonymous().ask("GET", path)
-        if path in ("/login", "/server_info"):
-            assert answer.status_code == 200
-        elif path.startswith("/login/oidc"):  # open, and not set up here
-            assert answer.status_code == 404
-        elif path in ("/login/code", "/logout"):  # for POST, and then for our own pages only
-            assert doors.anonymous().ask("POST", path).status_code == 403
-        else:
-            assert answer.status_code == 401, path
-
-
-def test_the_probe_says_nothing(doors: Doors) -> None:
-    answer = doors.anonymous().ask("GET", "/server_info", headers={"Host": "10.0.0.7"})
-    assert (answer.status_code, answer.json()) == (200, {})
-
-
-def test_keys_for_sending_events_open_nothing(doors: Doors) -> None:
-    assert doors.key("ingest").post(VERSION).status_code == 401
+def test_a_key_for_sending_events_is_no_login(doors: Doors) -> None:
     assert doors.log_in(doors.keys["ingest"]).status_code == 401
 
 
@@ -111,13 +74,11 @@ def test_the_link_of_up_opens_the_door_once(up: Up, doors: Doors) -> None:
         assert answer.status_code == expected
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", None, "http://127.0.0.1:1", "both"])
+@pytest.mark.parametrize("origin", ["null", "http://127.0.0.1:1", "both"])
 @pytest.mark.parametrize("role", ["viewer", "admin"])
-def test_another_site_cannot_use_somebodys_session(doors: Doors, role: str, origin: str | None) -> None:
+def test_another_site_cannot_use_somebodys_session(doors: Doors, role: str, origin: str) -> None:
     person = doors.session(role)
-    headers = (
-        {} if origin is None else {"Origin": origin if origin != "both" else f"{doors.base}, https://evil.example"}
-    )
+    headers = {"Origin": origin if origin != "both" else f"{doors.base}, https://evil.example"}
     assert person.ask("POST", "/graphql", json={"query": VERSION}, headers=headers).status_code == 403
     report = person.ask("POST", "/report_asset_materialization/x?description=forged", headers=headers)
     assert report.status_code == 403
@@ -149,7 +110,7 @@ def test_graphql_comes_by_post_of_json_only(doors: Doors) -> None:
     assert page.status_code == 200  # GraphiQL
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1", "127.0.0.1:1", "127.0.0.1.evil.example:{port}", ""])
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:1", "127.0.0.1.evil.example:{port}", ""])
 @pytest.mark.parametrize("who", ["anonymous", "session", "key"])
 def test_a_foreign_host_is_refused(doors: Doors, up: Up, host: str, who: str) -> None:
     """DNS rebinding: a page of another name reaches loopback, and could read the answers."""
@@ -160,44 +121,24 @@ def test_a_foreign_host_is_refused(doors: Doors, up: Up, host: str, who: str) ->
         assert answer.status_code in (400, 421)
 
 
-def test_a_repeated_host_is_refused(doors: Doors, up: Up) -> None:
-    key = doors.keys["admin"]
-    for first, second in (
-        ("evil.example", f"127.0.0.1:{up.dagster_port}"),
-        (f"127.0.0.1:{up.dagster_port}", "evil.example"),
-    ):
-        head = f"GET / HTTP/1.1\r\nHost: {first}\r\nHost: {second}\r\nAuthorization: Bearer {key}\r\n\r\n"
-        with socket.create_connection(("127.0.0.1", up.dagster_port), timeout=10) as client:
-            client.sendall(head.encode())
-            assert client.recv(100).startswith(b"HTTP/1.1 400")
-
-
 RUN_LOGS = 'subscription { pipelineRunLogs(runId: "%s") { __typename } }'
 
 
-def _socket(doors: Doors, *, cookie: str = "", origin: str | None = "ours", key: str = "") -> Any:
-    headers = {"Cookie": f"pp_session={cookie}"} if cookie else {}
-    if key:
-        headers["Authorization"] = f"Bearer {key}"
-    sent = doors.base if origin == "ours" else origin
+def _socket(doors: Doors, cookie: str) -> Any:
+    headers = {"Cookie": f"pp_session={cookie}"}
     url = doors.base.replace("http", "ws") + "/graphql"
-    return open_socket(url, origin=sent, additional_headers=headers, subprotocols=["graphql-ws"], open_timeout=20)  # type: ignore[arg-type,list-item]
-
-
-@pytest.mark.parametrize(
-    ("role", "origin"), [("", "ours"), ("admin", "https://evil.example"), ("admin", None), ("ingest", "ours")]
-)
-def test_a_socket_is_refused_before_it_is_accepted(doors: Doors, role: str, origin: str | None) -> None:
-    cookie = doors.cookie(doors.keys[role]) if role == "admin" else ""
-    key = doors.keys["ingest"] if role == "ingest" else ""
-    with pytest.raises(InvalidStatus) as refused:
-        _socket(doors, cookie=cookie, origin=origin, key=key)
-    assert refused.value.response.status_code == 403
+    return open_socket(
+        url,
+        origin=Origin(doors.base),
+        additional_headers=headers,
+        subprotocols=[Subprotocol("graphql-ws")],
+        open_timeout=20,
+    )
 
 
 def test_a_viewer_watches_a_run_and_changes_nothing_over_a_socket(up: Up, doors: Doors) -> None:
     run = up.graphql("{ runsOrError(limit: 1) { ... on Runs { results { runId } } } }")["runsOrError"]["results"][0]
-    with _socket(doors, cookie=doors.cookie(doors.keys["viewer"])) as client:
+    with _socket(doors, doors.cookie(doors.keys["viewer"])) as client:
         client.send(json.dumps({"type": "start", "id": "1", "payload": {"query": RUN_LOGS % run["runId"]}}))
         assert json.loads(client.recv(20))["type"] == "data"
         mutation = {"query": LAUNCH, "variables": {"params": {"selector": SELECTOR}}}
@@ -214,7 +155,7 @@ def test_a_viewer_watches_a_run_and_changes_nothing_over_a_socket(up: Up, doors:
 
 def test_a_socket_ends_with_its_session(doors: Doors) -> None:
     cookie = doors.cookie(doors.keys["viewer"])
-    with _socket(doors, cookie=cookie) as client:
+    with _socket(doors, cookie) as client:
         gone = Person(doors.base, cookies={"pp_session": cookie}).ask("POST", "/logout", headers={"Origin": doors.base})
         assert gone.status_code == 303
         with pytest.raises(ConnectionClosed) as closed:
@@ -234,11 +175,3 @@ def test_a_revoked_key_is_out_everywhere(up: Up, doors: Doors) -> None:
     wait_for(
         "both are out", lambda: {by_key.post(VERSION).status_code, by_session.post(VERSION).status_code} == {401}, 10
     )
-
-
-def _routes() -> list[str]:
-    """Every path that the server has, ours and Dagster's, with something for its parameters."""
-    server = SecuredWebserver.__new__(SecuredWebserver)
-    server._app_path_prefix, server._pages = "", LoginPages.__new__(LoginPages)
-    paths = [str(getattr(route, "path", "")) for route in server.build_routes()]
-    return sorted({re.sub(r"{[^}]*}", "x", path) or "/" for path in paths})
