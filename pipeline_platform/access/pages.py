@@ -137,7 +137,8 @@ class LoginPages:
             if with_code:
                 cookie = await door.login_with_code(address, form.get("code", ""))
             else:
-                cookie = await door.login(address, name, form.get("secret", "").strip())
+                secret = form.get("secret", "")  # blanks around a key come from copying; in a password they are meant
+                cookie = await door.login(address, name, secret if name else secret.strip())
         except BadFormError as error:
             return self._form(str(error), status=error.status)
         except (TransientError, QueueRefusedError) as error:

@@ -16,6 +16,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from pipeline_platform import __version__
+from pipeline_platform.access.audit_log import AuditSink, PrintedAudit
 from pipeline_platform.core.streams import StreamSpec, load_specs
 from pipeline_platform.gateway import (
     aggregates,
@@ -47,12 +48,12 @@ from pipeline_platform.settings import Settings
 def create_app() -> FastAPI:
     """The app from the environment's settings; the servers need not be up yet."""
     settings = Settings.load()
-    return build_app(settings, load_specs(settings.streams_dir))
+    return build_app(settings, load_specs(settings.streams_dir), PrintedAudit())
 
 
-def build_app(settings: Settings, specs: Mapping[str, StreamSpec]) -> FastAPI:
-    """The app for these settings and streams."""
-    edge = make_edge(settings, specs)
+def build_app(settings: Settings, specs: Mapping[str, StreamSpec], lines: AuditSink | None = None) -> FastAPI:
+    """The app for these settings and streams. `lines` takes those of the audit, whose table has them, too."""
+    edge = make_edge(settings, specs, lines)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

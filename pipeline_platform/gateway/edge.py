@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from pipeline_platform.access.addresses import ClientAddresses
 from pipeline_platform.access.audit import Audit, Auditor
-from pipeline_platform.access.audit_log import PrintedAudit
+from pipeline_platform.access.audit_log import AuditSink
 from pipeline_platform.access.building import build_doorkeeper
 from pipeline_platform.access.doorkeeper import Doorkeeper
 from pipeline_platform.core.streams import StreamSpec
@@ -151,7 +151,7 @@ class Edge:
             self.metrics.drain.labels(name).set(self.pressure.drain_rate(name))
 
 
-def make_edge(settings: Settings, specs: Mapping[str, StreamSpec]) -> Edge:
+def make_edge(settings: Settings, specs: Mapping[str, StreamSpec], lines: AuditSink | None = None) -> Edge:
     """Everything a gateway needs, from settings."""
     redis_url = require(settings.redis_url, "REDIS_URL")
     database_url = settings.readonly_database_url or require(settings.database_url, "DATABASE_URL")
@@ -161,7 +161,7 @@ def make_edge(settings: Settings, specs: Mapping[str, StreamSpec]) -> Edge:
     engine = connect_warehouse(database_url, pool_size=8, application="pipeline-gateway", settings=READING)
     writer_url = settings.loader_database_url or settings.database_url or database_url
     writer = connect_warehouse(writer_url, pool_size=2, application="pipeline-gateway writer")
-    audit = Auditor(writer, PrintedAudit())
+    audit = Auditor(writer, lines)
     threads = ThreadPoolExecutor(8, "side")
     metrics = Metrics()
     sources: list[Gauges] = [LedgerGauges(engine, metrics, specs), WorkerGauges(WorkerBoard(side), metrics)]
