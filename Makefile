@@ -108,6 +108,8 @@ bench: $(TESTED) ## Measure everything that the README quotes
 	$(BIN)/python -m benchmarks.trivial
 	$(BIN)/python -m benchmarks.runtime_storage
 	$(BIN)/python -m benchmarks.ledger
+	$(BIN)/python -m benchmarks.login
+	$(BIN)/python -m benchmarks.flood
 
 clean: ## Remove what builds leave behind; data in .pipeline stays
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
