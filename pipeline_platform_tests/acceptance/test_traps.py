@@ -160,7 +160,12 @@ def test_a_stale_code_server_cannot_share_the_socket_and_cannot_double_anything(
     another += ["--module-name", "pipeline_platform.orchestration.definitions"]
     another += ["--location-name", "pipeline_platform", "--max-workers", "20"]
 
-    second = subprocess.run(another, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    owner = os.stat(f"/proc/{code}")  # whom services run as, where root starts them
+    account: dict[str, Any] = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []} if owner.st_uid else {}
+
+    second = subprocess.run(
+        another, env=environment, capture_output=True, text=True, timeout=60, check=False, **account
+    )
     assert second.returncode != 0
     assert f"The socket {path} is taken" in second.stderr
 
@@ -175,6 +180,7 @@ def test_a_stale_code_server_cannot_share_the_socket_and_cannot_double_anything(
             env=environment | {"PIPELINE_BATCH_MAX_EVENTS": "50"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            **account,
         )
         try:
             wait_for("the stale server answers", answers, 60)
