@@ -403,7 +403,7 @@ def test_while_redis_is_silent_requests_do_not_queue_for_it(
 
         def counting(store: KeyStore) -> dict[str, Key]:
             nonlocal asked
-            asked += 1
+            asked += store is doorkeeper._keys  # a gateway of other tests may live in this process
             return read(store)
 
         monkeypatch.setattr(KeyStore, "all_hashes", counting)
