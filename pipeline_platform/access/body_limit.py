@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -44,6 +45,8 @@ class BodyLimit:
         size = 0
         try:
             await self._app(scope, counted, noted)
+        except ClientDisconnect:
+            return  # whoever sent it does not wait for an answer
         except BodyTooLargeError:
             if begun:
                 raise

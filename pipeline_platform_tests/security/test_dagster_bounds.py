@@ -10,7 +10,7 @@ import pytest
 from graphql import get_introspection_query
 
 from pipeline_platform_tests.acceptance.stacks import COMMAND, Up
-from pipeline_platform_tests.security.dagster_ui import Doors
+from pipeline_platform_tests.security.dagster_ui import LAUNCH, Doors
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,13 @@ def test_graphql_is_bounded(doors: Doors, query: str, said: str) -> None:
 def test_a_body_that_is_no_question_is_a_400(doors: Doors, body: bytes) -> None:
     answer = doors.key("viewer").ask("POST", "/graphql", data=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 400, answer.text
+
+
+def test_variables_that_do_not_fit_are_the_senders_mistake(doors: Doors) -> None:
+    """Given a field that the input type has not, I expect a 400; Dagster itself says 500."""
+    answer = doors.key("viewer").post(LAUNCH, params={"selector": {"repositoryNam": "x"}})
+    assert answer.status_code == 400
+    assert "is not defined by type" in answer.json()["errors"][0]["message"]
 
 
 def test_a_large_body_is_refused_declared_or_not(doors: Doors) -> None:

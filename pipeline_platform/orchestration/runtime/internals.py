@@ -86,6 +86,7 @@ INTERNALS: dict[str, tuple[str, ...] | None] = {
         "variables",
         "operation_name",
     ),
+    "dagster_webserver.graphql:GraphQLServer._determine_status_code": ("self", "resolver_errors", "captured_errors"),
     "dagster_webserver.graphql:GraphQLServer.execute_graphql_subscription": ("self", "websocket", "query"),
     "dagster._core.workspace.context:WorkspaceRequestContext.__init__": (
         "self",

@@ -124,6 +124,16 @@ class SecuredWebserver(DagsterWebserver[RoleProcess, RoleContext]):
             self._record(request_context, {"fields": list(fields), "variables": said_of(variables)}, bytes(answer.body))
         return answer
 
+    def _determine_status_code(
+        self, resolver_errors: list[GraphQLError] | None, captured_errors: list[Exception]
+    ) -> int:
+        """As Dagster's, but variables that do not fit the query are the sender's mistake: 400, not 500."""
+        if resolver_errors and not captured_errors:
+            by_resolvers = [each for each in resolver_errors if not isinstance(each.original_error, GraphQLError)]
+            if not by_resolvers:
+                return 400
+        return super()._determine_status_code(resolver_errors, captured_errors)
+
     async def execute_graphql_subscription(
         self,
         websocket: WebSocket,
