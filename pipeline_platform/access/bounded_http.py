@@ -161,14 +161,12 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_message_begin()
         self._message_ended = False
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        HttpToolsProtocol.on_header(self, name, value)
-        if len(name) == 14 and name.lower() == b"content-length" and value.isdigit():
-            self._body_left = int(value[:18])
-
     def on_headers_complete(self) -> None:
         self._stop_timer()
         self._in_body, self._served, self._head = True, True, 0
+        for name, value in self.headers:
+            if name == b"content-length" and value.isdigit():
+                self._body_left = int(value[:18])
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import re
@@ -12,7 +11,7 @@ from typing import NamedTuple, Self
 from pipeline_platform.errors import PermanentError
 
 _ENTRY_ID = re.compile(r"([0-9]{1,15})-([0-9]{1,20})\Z")
-_TAG = re.compile(r"[a-z2-7]{16}\Z")
+_TAG = re.compile(r"[0-9a-f]{32}\Z")
 
 
 class EntryId(NamedTuple):
@@ -82,8 +81,8 @@ class TaggedReceipt(NamedTuple):
     @classmethod
     def of(cls, receipt: Receipt, key_id: str, secret: bytes) -> Self:
         """The receipt of a request of that key: always the same one."""
-        digest = hmac.digest(secret, f"{receipt} {key_id}".encode(), hashlib.sha256)
-        return cls(receipt, base64.b32encode(digest[:10]).decode().lower())
+        mac = hashlib.blake2b(f"{receipt} {key_id}".encode(), key=secret, digest_size=16)  # a third of HMAC's time
+        return cls(receipt, mac.hexdigest())
 
     def is_of(self, key_id: str, secret: bytes) -> bool:
         """Whether the tag is the one of a request of that key, in constant time."""

@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 
 from pipeline_platform.errors import QueueRefusedError, QueueUnavailableError, TransientError
 from pipeline_platform.gateway.problems import ProblemError
-from pipeline_platform.queue.keys import Key, KeyStore, token_id
+from pipeline_platform.queue.keys import Key, KeyStore, granted, token_id
 
 REFRESH_SECONDS = 2.0
 _MISS_SECONDS = 0.1  # unknown tokens make Redis be asked at most this often, however many are sent
@@ -110,7 +110,7 @@ def unknown_key(former: Key | None) -> AccessProblemError:
 
 def require_scope(key: Key, scopes: tuple[str, ...]) -> None:
     """A 403 problem unless the key is good for one of `scopes`."""
-    if not any(key.allows(scope) for scope in scopes):
+    if granted(key.scopes).isdisjoint(scopes):
         wanted = " or ".join(scopes)
         raise AccessProblemError(
             "forbidden",

@@ -101,7 +101,9 @@ def read_receipt(
     edge: EdgeOf,
     # One look into an index, and who waits asks often.
     key: Annotated[Key, Depends(scoped("ingest", "read", narrow=True, cost=0.2))],
-    receipt: str = Path(description="As the 202 gave it, such as `telemetry.1763712000000-0.mfzwizltoq2gs3ro`."),
+    receipt: str = Path(
+        description="As the 202 gave it, such as `telemetry.1763712000000-0.3f9c61d07b1e4a83c5d2e0f4816b7a39`."
+    ),
 ) -> ReceiptDocument:
     """Its state, counts, batch, run and times. Keys without the scope `read` see their own requests, and less of them.
 

@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -29,6 +30,12 @@ KEYS = "pp:keys"
 _TOKEN = re.compile(r"pp_([0-9a-f]{8})_[A-Za-z0-9_-]{32,64}\Z")
 _MAX_NAME = 100
 _MAX_STREAMS = 100
+
+
+@lru_cache(256)
+def granted(scopes: frozenset[str]) -> frozenset[str]:
+    """These scopes and those that they imply."""
+    return scopes.union(*(IMPLIED.get(scope, ()) for scope in scopes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +55,7 @@ class Key:
 
     def allows(self, scope: str) -> bool:
         """Whether the key is good for `scope`."""
-        return scope in self.scopes or any(scope in IMPLIED.get(own, ()) for own in self.scopes)
+        return scope in granted(self.scopes)
 
     def sees(self, stream: str | None) -> bool:
         """Whether the key is good for that stream; None is what belongs to no stream."""
