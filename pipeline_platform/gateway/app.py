@@ -37,7 +37,7 @@ from pipeline_platform.gateway.docs_page import add_docs
 from pipeline_platform.gateway.edge import Edge, make_edge
 from pipeline_platform.gateway.front import FrontDoor
 from pipeline_platform.gateway.hosts import AllowedHosts
-from pipeline_platform.gateway.ingest import INGEST_PATH, IngestEndpoint
+from pipeline_platform.gateway.ingest import INGEST_PATH, IngestEndpoint, IngestShortcut
 from pipeline_platform.gateway.logins import login_routes
 from pipeline_platform.gateway.observe import Observe
 from pipeline_platform.gateway.openapi import DESCRIPTION, describe
@@ -54,6 +54,7 @@ def create_app() -> FastAPI:
 def build_app(settings: Settings, specs: Mapping[str, StreamSpec], lines: AuditSink | None = None) -> FastAPI:
     """The app for these settings and streams. `lines` takes those of the audit, whose table has them, too."""
     edge = make_edge(settings, specs, lines)
+    ingest = IngestEndpoint(edge)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -69,6 +70,7 @@ def build_app(settings: Settings, specs: Mapping[str, StreamSpec], lines: AuditS
         middleware=[
             Middleware(Observe, metrics=edge.metrics),
             Middleware(FrontDoor, addresses=edge.addresses, **_door(settings)),
+            Middleware(IngestShortcut, endpoint=ingest),
         ],
         redirect_slashes=False,
         openapi_url=None,
@@ -76,7 +78,7 @@ def build_app(settings: Settings, specs: Mapping[str, StreamSpec], lines: AuditS
         redoc_url=None,
     )
     app.state.edge = edge
-    app.router.routes[:0] = [Route(INGEST_PATH, IngestEndpoint(edge), methods=["POST"]), *login_routes(edge.door)]
+    app.router.routes[:0] = [Route(INGEST_PATH, ingest, methods=["POST"]), *login_routes(edge.door)]
     for part in (lookup, aggregates, assets, dead_letters, letter_changes, replays, alerts, audit, stats, health):
         app.include_router(part.router)
     add_docs(app)

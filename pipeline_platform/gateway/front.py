@@ -78,15 +78,13 @@ class FrontDoor:
         await self._app(scope, receive, answer)
 
     def _look(self, scope: Scope, path: str) -> None:
-        seen: set[bytes] = set()
-        host = b""
-        for name, value in scope["headers"]:
-            if name in _ONCE:
-                if name in seen:
-                    raise ProblemError("bad-header", f"{name.decode()} may be given once.")
-                seen.add(name)
-                if name == b"host":
-                    host = value
+        given = [header for header in scope["headers"] if header[0] in _ONCE]
+        once = dict(given)
+        if len(once) != len(given):
+            names = [name for name, _ in given]
+            twice = next(name for name in once if names.count(name) > 1)  # of six names at most
+            raise ProblemError("bad-header", f"{twice.decode()} may be given once.")
+        host: bytes = once.get(b"host", b"")
         if path == "/healthz":
             return
         if not host and scope["http_version"] != "1.0":
