@@ -8,7 +8,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 
 from starlette.requests import HTTPConnection
@@ -256,13 +255,7 @@ class Doorkeeper:
 
 def of_key(key: Key | None, via: Via) -> Identity | None:
     """The identity of an API key; None of one that is revoked or expired, or only for some streams or for sending."""
-    if key is None or not alive(key) or getattr(key, "streams", None) is not None:
+    if key is None or key.revoked_at is not None or key.expired() or key.streams is not None:
         return None  # a session sees every stream
     role = role_of(key.scopes)
     return Identity(f"key {key.id}", role, via, key.id) if role else None
-
-
-def alive(key: Key) -> bool:
-    """Whether the key is neither revoked nor expired."""
-    expires: datetime | None = getattr(key, "expires_at", None)
-    return key.revoked_at is None and (expires is None or expires > datetime.now(UTC))
