@@ -59,8 +59,8 @@ def _csv_row(number: int, header: list[str], fields: list[str], measures: frozen
         if field == "":
             continue
         # Digit by digit, so that the platform sees what the file has; what says no number stays text, and is refused.
-        number = as_json(field) if column in measures or column == "ts" else None
-        event[column] = field if number is None else orjson.Fragment(number)
+        said = as_json(field) if column in measures or column == "ts" else None
+        event[column] = field if said is None else orjson.Fragment(said)
     try:
         return Row(number, orjson.dumps(event))
     except orjson.JSONEncodeError:

@@ -45,7 +45,8 @@ def _cast(column: pa.Array, unit: str, divisor: int) -> Int64s | None:
         stamps = column.cast(pa.timestamp(unit, "UTC")).cast(pa.int64())
     except pa.ArrowException:
         return None
-    return np.floor_divide(pc.fill_null(stamps, 0).to_numpy(zero_copy_only=False), divisor)
+    micros: Int64s = np.floor_divide(pc.fill_null(stamps, 0).to_numpy(zero_copy_only=False), divisor)
+    return micros
 
 
 def _usual(column: pa.Array) -> pa.Array:
