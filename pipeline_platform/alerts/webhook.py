@@ -22,6 +22,7 @@ from pipeline_platform.alerts.secrets import without_secrets
 from pipeline_platform.alerts.targets import Resolve, Target, TargetError, find_target, host_of, resolve
 from pipeline_platform.core.alerts import Later, Outcome, Refused, Sent
 from pipeline_platform.core.failures import FailureKind, of_http_status
+from pipeline_platform.core.numbers import float_in
 
 READ_MOST = 16_384  # bytes of an answer
 SAID_CHARACTERS = 200
@@ -180,7 +181,7 @@ def _seconds(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return 0.0
     try:
-        seconds = float(value)
+        seconds = float_in(value) if isinstance(value, str) else float(value)
     except (ValueError, OverflowError):
         return 0.0
     return seconds if math.isfinite(seconds) and seconds > 0 else 0.0

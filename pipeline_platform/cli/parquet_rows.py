@@ -50,7 +50,7 @@ def batch_rows(batch: Any, before: int = 0, int96: frozenset[str] = frozenset())
     problems: dict[int, str] = {}
     for name, cells in zip(names, columns, strict=True):
         for at, words in cells.problems.items():
-            problems.setdefault(at, f"{name} {words}")
+            problems.setdefault(at, f"{name}: {words}")
     rows = zip(*(cells.values for cells in columns), strict=True) if columns else iter([()] * batch.num_rows)
     for at, values in enumerate(rows):
         event = {name: value for name, value in zip(names, values, strict=True) if value is not None}

@@ -24,17 +24,20 @@ def as_json(text: str) -> str | None:
     return f"{number}e{exponent}" if exponent else number
 
 
-def number_in(text: str) -> int | float:
-    """The number that a text says. Raises ValueError, and of a whole number beyond all floats OverflowError later."""
+def float_in(text: str) -> float:
+    """The number that a text says as the nearest float, infinity where there is none. Raises ValueError."""
     written = as_json(text)
     if written is None:
         raise ValueError(f"{text[:40]!r} is not a number")
-    return int(written) if written.lstrip("-").isdecimal() else float(written)
+    return float(written)
 
 
 def whole_number_in(text: str) -> int:
     """The same for whole numbers: a number without a fraction is one, however it is written. Raises ValueError."""
-    value = number_in(text)
-    if isinstance(value, float) and not value.is_integer():
+    value = float_in(text)
+    written = as_json(text) or ""
+    if written.lstrip("-").isdecimal():
+        return int(written)
+    if not value.is_integer():
         raise ValueError(f"{text[:40]!r} is not a whole number")
     return int(value)

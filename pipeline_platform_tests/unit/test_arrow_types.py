@@ -45,8 +45,8 @@ def dense_union() -> Any:
 
 D = decimal.Decimal
 ABSENT = "absent"
-INFINITE, NAN, NOT_UTF8 = "!x is infinite", "!x is NaN", "!x is not valid UTF-8"
-OUTSIDE, NO_DAYTIME = "!x is outside of the years", "!x is no time of a day"
+INFINITE, NAN, NOT_UTF8 = "!x: is infinite", "!x: is NaN", "!x: is not valid UTF-8"
+OUTSIDE, NO_DAYTIME = "!x: is outside of the years", "!x: is no time of a day"
 # A column, and what its values become: JSON as text, or the beginning of the words that refuse them.
 COLUMNS: list[tuple[Any, list[str]]] = [
     (pa.nulls(2), [ABSENT, ABSENT]),
@@ -72,7 +72,7 @@ COLUMNS: list[tuple[Any, list[str]]] = [
     (pa.array([D("9" * 76)], pa.decimal256(76, 0)), ["9" * 76]),
     (pa.array([D("12E3")], pa.decimal128(5, -3)), ["12000"]),
     (texts(["ü".encode(), b"\xff", b"", b"a\xed\xa0\x80"], pa.string()),
-     ['"ü"', "!x is not valid UTF-8 at byte 0", '""', "!x is not valid UTF-8 at byte 1"]),
+     ['"ü"', "!x: is not valid UTF-8 at byte 0", '""', "!x: is not valid UTF-8 at byte 1"]),
     (texts([b"a", b"\xc3"], pa.large_string()), ['"a"', NOT_UTF8]),
     (texts([b"a", b"\xc3", b"x" * 20], pa.string_view()), ['"a"', NOT_UTF8, f'"{"x" * 20}"']),
     (pa.array(["nul\0"]), ['"nul\\u0000"']),
@@ -83,7 +83,7 @@ COLUMNS: list[tuple[Any, list[str]]] = [
     (raw([0, -719162, 2932896, -719163, 2932897, 2**31 - 1, -(2**31)], pa.date32(), pa.int32()),
      ['"1970-01-01"', '"0001-01-01"', '"9999-12-31"', *[OUTSIDE] * 4]),
     (raw([86_400_000, -86_400_000, 1, MOST, -(2**63), 253_402_300_800_000], pa.date64(), pa.int64()),
-     ['"1970-01-02"', '"1969-12-31"', "!x is not at midnight", "!x is", "!x is", OUTSIDE]),
+     ['"1970-01-02"', '"1969-12-31"', "!x: is not at midnight", "!x: is", "!x: is", OUTSIDE]),
     (raw([0, 86399, 86400, -1], pa.time32("s"), pa.int32()), ['"00:00:00"', '"23:59:59"', *[NO_DAYTIME] * 2]),
     (raw([1, 86_399_999, 2**31 - 1], pa.time32("ms"), pa.int32()), ['"00:00:00.001"', '"23:59:59.999"', NO_DAYTIME]),
     (raw([1, MOST], pa.time64("us"), pa.int64()), ['"00:00:00.000001"', NO_DAYTIME]),
@@ -103,24 +103,24 @@ COLUMNS: list[tuple[Any, list[str]]] = [
     (pa.array(["a", None, "b"]).dictionary_encode(), ['"a"', ABSENT, '"b"']),
     (pa.DictionaryArray.from_arrays(pa.array([1, 0, 1], pa.int8()), pa.array([np.inf, 1.0])), ["1.0", INFINITE, "1.0"]),
     (pa.RunEndEncodedArray.from_arrays(pa.array([2, 3], pa.int32()), pa.array([1, 2])), ["1", "1", "2"]),
-    (pa.array([[1.5, None], [], None, [np.inf]]), ["[1.5,null]", "[]", ABSENT, "!x [0] is infinite"]),
+    (pa.array([[1.5, None], [], None, [np.inf]]), ["[1.5,null]", "[]", ABSENT, "!x: [0] is infinite"]),
     (pa.array([["a"], None], pa.large_list(pa.string())), ['["a"]', ABSENT]),
     (pa.array([[1, 2], None, [3, 4]], pa.list_(pa.int8(), 2)), ["[1,2]", ABSENT, "[3,4]"]),
     (pa.array([[1], None, [2, 3]], pa.list_view(pa.int64())), ["[1]", ABSENT, "[2,3]"]),
     (pa.array([[1]], pa.large_list_view(pa.int64())), ["[1]"]),
     (pa.array([{"a": 1.0, "b": [None]}, None, {"a": np.nan, "b": None}]),
-     ['{"a":1.0,"b":[null]}', ABSENT, "!x .a is NaN"]),
+     ['{"a":1.0,"b":[null]}', ABSENT, "!x: .a is NaN"]),
     (pa.array([{}], pa.struct([])), ["{}"]),
-    (pa.array([[("a", 1)], None], pa.map_(pa.string(), pa.int64())), ["!x is a map", ABSENT]),
-    (raw([0, MOST, -(2**63), None], pa.duration("ns"), pa.int64()), [*["!x is a duration"] * 3, ABSENT]),
-    (pa.array([(1, 2, 3), None], pa.month_day_nano_interval()), ["!x is an interval", ABSENT]),
-    (dense_union(), ["!x has a type that JSON has nothing for"] * 2),
+    (pa.array([[("a", 1)], None], pa.map_(pa.string(), pa.int64())), ["!x: is a map", ABSENT]),
+    (raw([0, MOST, -(2**63), None], pa.duration("ns"), pa.int64()), [*["!x: is a duration"] * 3, ABSENT]),
+    (pa.array([(1, 2, 3), None], pa.month_day_nano_interval()), ["!x: is an interval", ABSENT]),
+    (dense_union(), ["!x: has a type that JSON has nothing for"] * 2),
     (pa.ExtensionArray.from_storage(pa.uuid(), pa.array([bytes(range(16)), None], pa.binary(16))),
      ['"00010203-0405-0607-0809-0a0b0c0d0e0f"', ABSENT]),
     (pa.ExtensionArray.from_storage(pa.bool8(), pa.array([0, 1, -5, None], pa.int8())),
      ["false", "true", "true", ABSENT]),
     (pa.ExtensionArray.from_storage(pa.json_(), pa.array(['{"a":1}'])), ['"{\\"a\\":1}"']),
-    (pa.ExtensionArray.from_storage(pa.opaque(pa.int64(), "a", "b"), pa.array([1, None])), ["!x has a type", ABSENT]),
+    (pa.ExtensionArray.from_storage(pa.opaque(pa.int64(), "a", "b"), pa.array([1, None])), ["!x: has a type", ABSENT]),
 ]  # fmt: skip
 WRITTEN_AS_ANOTHER = ("date64[ms]", "time32[s]")
 ids = pytest.mark.parametrize(("column", "expected"), COLUMNS, ids=[str(column.type) for column, _ in COLUMNS])
@@ -179,14 +179,14 @@ def test_every_line_of_the_table_is_tried_and_every_type_has_one() -> None:
 @pytest.mark.parametrize(
     ("column", "words"),
     [
-        (pa.array([0], pa.timestamp("ms")), "ts has no time zone"),
-        (pa.array([0], pa.timestamp("ms")).dictionary_encode(), "ts has no time zone"),
-        (pa.array([0], pa.date32()), "ts is no moment"),
-        (pa.array([0], pa.date64()), "ts is no moment"),
-        (pa.array([0], pa.time32("s")), "ts is no moment"),
-        (pa.array([0], pa.duration("s")), "ts is a duration"),
-        (pa.array([[1]]), "ts is no moment"),
-        (raw([18446744073709551 + 1763712000000], pa.timestamp("ms", UTC), pa.int64()), "ts is outside of the years"),
+        (pa.array([0], pa.timestamp("ms")), "ts: has no time zone"),
+        (pa.array([0], pa.timestamp("ms")).dictionary_encode(), "ts: has no time zone"),
+        (pa.array([0], pa.date32()), "ts: is no moment"),
+        (pa.array([0], pa.date64()), "ts: is no moment"),
+        (pa.array([0], pa.time32("s")), "ts: is no moment"),
+        (pa.array([0], pa.duration("s")), "ts: is a duration"),
+        (pa.array([[1]]), "ts: is no moment"),
+        (raw([18446744073709551 + 1763712000000], pa.timestamp("ms", UTC), pa.int64()), "ts: is outside of the years"),
         (pa.array([18446744073709551 + 1763712000000], pa.int64()), ""),
         (pa.array([0], pa.timestamp("ms", UTC)), ""),
         (pa.array([0.0]), ""),
@@ -204,7 +204,7 @@ def test_old_times_that_are_read_as_others_are_refused() -> None:
     times = raw([0, 32_503_680_000_000_000], pa.timestamp("us"), pa.int64())
     pq.write_table(pa.table({"at": times, "b": [1, 2]}), file, use_deprecated_int96_timestamps=True)
     file.seek(0)
-    assert ["at is an INT96" in row.problem for row in parquet_rows(file, "x")] == [True, True]
+    assert ["at: is an INT96" in row.problem for row in parquet_rows(file, "x")] == [True, True]
 
 
 def test_a_refused_row_shows_what_it_had_and_others_are_not_touched() -> None:
@@ -212,7 +212,7 @@ def test_a_refused_row_shows_what_it_had_and_others_are_not_touched() -> None:
     rows = list(batch_rows(pa.RecordBatch.from_pydict(columns), before=10))
     assert [(row.number, row.unit, row.problem) for row in rows] == [
         (11, "row", ""),
-        (12, "row", "a is infinite"),
+        (12, "row", "a: is infinite"),
         (13, "row", ""),
     ]
     assert [json.loads(row.data) for row in rows] == [

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline_platform.core.numbers import as_json, number_in, whole_number_in
+from pipeline_platform.cli import gateway_client
+from pipeline_platform.core.edits import Edit
+from pipeline_platform.core.numbers import as_json, float_in, whole_number_in
+from pipeline_platform.errors import EditError
+from pipeline_platform.gateway.moments import parse_moment
+from pipeline_platform.sources import http as sources_http
 
 
 @pytest.mark.parametrize(
@@ -42,13 +52,13 @@ def test_a_number_is_written_as_json_writes_it(text: str, written: str) -> None:
 def test_what_is_no_number_is_none(text: str) -> None:
     assert as_json(text) is None
     with pytest.raises(ValueError, match="is not a number"):
-        number_in(text)
+        float_in(text)
 
 
-@given(st.floats(allow_nan=False, allow_infinity=False) | st.integers())
+@given(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**64), 2**64))
 def test_what_python_writes_comes_back(value: float) -> None:
-    assert number_in(repr(value)) == value
-    assert type(number_in(repr(value))) is type(value)
+    assert float_in(repr(value)) == float(value)
+    assert not isinstance(value, int) or whole_number_in(repr(value)) == value
 
 
 @given(st.from_regex(r"[+-]?[0-9]{0,20}(\.[0-9]{0,20})?([eE][+-]?[0-9]{1,2})?", fullmatch=True))
@@ -71,3 +81,48 @@ def test_a_number_without_a_fraction_is_whole(text: str, value: int) -> None:
 def test_a_number_with_a_fraction_is_not(text: str) -> None:
     with pytest.raises(ValueError, match="is not a whole number"):
         whole_number_in(text)
+
+
+def _edited(function: str, text: str) -> Any:
+    try:
+        return json.loads(Edit.parse({"set": {"v": f"{function}(v)"}}).apply(json.dumps({"v": text}).encode()))["v"]
+    except EditError:
+        return None
+
+
+def _moment(text: str) -> float | None:
+    try:
+        return parse_moment(text).timestamp() * 1000
+    except ValueError:
+        return None
+
+
+READERS: dict[str, Callable[[str], float | None]] = {
+    "the edits' float": lambda text: _edited("float", text),
+    "the edits' int": lambda text: _edited("int", text),
+    "the gateway's times": _moment,
+    "a gateway's Retry-After": lambda text: gateway_client.retry_after(text) or None,
+    "a source's Retry-After": lambda text: sources_http.retry_after(text, datetime.now(UTC)),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize(("text", "value"), [("60", 60), ("6e1", 60), ("+060.0", 60), ("1_0", None), ("\u0661", None),
+                                             ("0x10", None), ("nan", None)])  # fmt: skip
+def test_every_reader_of_numbers_is_this_one(reader: str, text: str, value: float | None) -> None:
+    assert READERS[reader](text) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1795780762035", "1795780762035.0", "1.795780762035e+12", "2026-11-27T11:59:22.035Z", "2026-11-27t11:59:22.035z",
+     "2026-11-27T12:59:22.0350000000+01:00"],
+)  # fmt: skip
+def test_a_time_in_a_url_is_read_like_one_of_an_event(text: str) -> None:
+    assert parse_moment(text) == datetime(2026, 11, 27, 11, 59, 22, 35_000, UTC)
+
+
+@pytest.mark.parametrize("text", ["1795780762035.5", "-1", "2026-11-27T11:59:60Z", "2026-11-27T11:59:22"])
+def test_what_is_no_time_of_an_event_is_none_in_a_url(text: str) -> None:
+    with pytest.raises(ValueError, match="RFC 3339"):
+        parse_moment(text)
