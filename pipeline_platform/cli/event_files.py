@@ -25,8 +25,9 @@ from pipeline_platform.cli.compressions import (
 )
 from pipeline_platform.cli.csv_rows import PLAIN, Dialect, csv_rows
 from pipeline_platform.cli.encodings import as_utf8, ask_encoding
-from pipeline_platform.cli.event_rows import Row, json_rows
+from pipeline_platform.cli.event_rows import Row
 from pipeline_platform.cli.file_questions import ask_columns, looks_like_csv
+from pipeline_platform.cli.json_rows import json_rows
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.errors import PermanentError, SettingError
 

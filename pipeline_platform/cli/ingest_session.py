@@ -93,6 +93,7 @@ def send_file(
         status = source.path.stat()  # before it is read: what is added meanwhile makes it another file
         journal.size, journal.mtime_ns = status.st_size, status.st_mtime_ns
     opened = OpenedFile(source, spec)
+    upload: Upload | None = None
     try:
         with gateway.meter.running(opened), _rejected(source, target, journal) as rejected:
             upload = Upload(
@@ -106,30 +107,31 @@ def send_file(
                 rejected=rejected,
             )
             return upload.run(opened.rows())
-    except TransientError as error:
-        raise TransientError(f"{error} {so_far(source, target, journal)}") from None
     except PlatformError as error:
-        raise PermanentError(f"{error} {so_far(source, target, journal, mend=True)}") from None
+        asked, passing = upload is not None and upload.asked, isinstance(error, TransientError)
+        kind = TransientError if passing else PermanentError
+        raise kind(f"{error} {_so_far(source, target, journal, asked=asked, mend=not passing)}") from None
     except KeyboardInterrupt:
-        gateway.meter.note(f"Interrupted. {so_far(source, target, journal)}")
+        gateway.meter.note(f"Interrupted. {_so_far(source, target, journal)}")
         raise
     finally:
         opened.close()
 
 
-def so_far(source: EventFile, target: Target, journal: Journal, *, mend: bool = False) -> str:
+def _so_far(source: EventFile, target: Target, journal: Journal, *, asked: bool = True, mend: bool = False) -> str:
     """What was acknowledged, what was not, and how to go on; `mend`: not before something has changed."""
     unsure = sum(segment.rows for segment in journal.segments if segment.state == "sent")
-    if not journal.events and not unsure:
-        return "Nothing was sent." if mend else "Nothing was sent; the same command tries again."
+    if not journal.events and not asked:
+        return "Nothing was sent."
+    done = f"{journal.events:,} events were acknowledged" if journal.events else "No event was acknowledged"
     maybe = f"{unsure:,} rows may have arrived, " if unsure else ""
-    when = "once that is mended, " if mend else ""
+    when = "when that is mended, " if mend else ""
     again = (
         "the same command goes on from there"
         if source.kept
         else f"the same input with --run-id {target.run_id} doubles nothing"
     )
-    return f"{journal.events:,} events were acknowledged, {maybe}the rest was not sent; {when}{again}."
+    return f"{done}, {maybe}the rest was not sent; {when}{again}."
 
 
 def rejected_path(source: EventFile, target: Target) -> Path:

@@ -65,6 +65,7 @@ class Upload:
         self._digest = hashlib.sha256()
         self._known: tuple[Segment, ...] = tuple(journal.segments)
         self._window: tuple[Batch, ...] = ()
+        self.asked = False  # whether any request was made
         self.sent = Sent(resumed_after=journal.rows)
 
     def run(self, rows: Iterable[Row]) -> Sent:
@@ -80,6 +81,7 @@ class Upload:
                     batch.state = "sent"
                     self._save()
                     flying[pool.submit(self._send, batch)] = batch
+                    self.asked = True
                 while flying and (len(flying) >= self._concurrency or len(self._window) >= WINDOW):
                     self._settle(flying)
             while flying:
