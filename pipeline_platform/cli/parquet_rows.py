@@ -21,6 +21,15 @@ INT96 = (
 )
 
 
+def column_names(file: IO[bytes], name: str) -> list[str]:
+    """The columns that the file's schema has; PermanentError when it is no Parquet."""
+    try:
+        names: list[str] = pq.ParquetFile(file).schema_arrow.names
+    except pa.ArrowException as error:
+        raise PermanentError(f"{name} is not a Parquet file that can be read: {str(error).splitlines()[0]}.") from None
+    return names
+
+
 def parquet_rows(file: IO[bytes], name: str) -> Iterator[Row]:
     """The rows of a Parquet file, a few thousand in memory at a time; a null is an absent field.
 
