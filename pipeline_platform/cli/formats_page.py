@@ -28,7 +28,7 @@ field. A test holds all four to that. What an event has to hold is in [streams](
 |---|---|---|---|
 | NDJSON | a line | a field that is not there, or `null` | JSON's |
 | JSON | an element of the array; or an object, over several lines if need be | the same | JSON's |
-| CSV | a line behind the header | an empty field; there is no empty text | text; measures and `ts` the number they say |
+| CSV | a line behind the header | an empty field; there is no empty text | text, numbers in measures and `ts` |
 | Parquet | a row | null | [Arrow's](#columns-of-parquet) |
 
 The elements of an array are handed on as the bytes of the file, each on one line; nothing is parsed and written again.
@@ -48,8 +48,8 @@ readers of JSON disagree about:
 TEXTS = """
 ## Numbers as text
 
-In CSV, in the expressions of an edit (`float(...)`, `int(...)`), in parameters of a URL and in `Retry-After`, one reader
-reads numbers, digit by digit: the gateway sees what is on the right. What it does not read is no number: in a
+In CSV, in the expressions of an edit (`float(...)`, `int(...)`), in parameters of a URL and in `Retry-After`, one
+reader reads numbers, digit by digit: the gateway sees what is on the right. What it does not read is no number: in a
 measure of CSV it stays text, and the event is rejected as `bad_type`.
 
 | Text | Number |
