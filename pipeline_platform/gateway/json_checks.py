@@ -76,6 +76,17 @@ def _reason(text: bytes, depth: int) -> str | None:
     return None
 
 
+def why_ambiguous(text: bytes) -> str | None:
+    """Why readers would disagree about a JSON document that is no event, if they would."""
+    try:
+        _CAREFUL.decode(text.decode())
+    except _RefusedError as error:
+        return str(error)
+    except RecursionError:
+        return "it is nested too deep."
+    return None
+
+
 def why_not_json(text: bytes, error: orjson.JSONDecodeError) -> str:
     """In words a producer understands: why the reader refused `text`."""
     try:
