@@ -22,6 +22,7 @@ from pipeline_platform.sources.binance import Binance
 from pipeline_platform.sources.shapes import Node
 from pipeline_platform.warehouse import etl_ledger
 from pipeline_platform_tests.integration.price_stack import PriceStack, price_stack
+from pipeline_platform_tests.unit.examples import EDITED_CURSORS
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::dagster.BetaWarning"),
@@ -213,6 +214,7 @@ def test_what_a_downtime_left_out_is_asked_for_once_in_one_run(stack: PriceStack
     first, last = now - timedelta(days=7) + timedelta(hours=1), now - DELAY - timedelta(hours=1)  # whole hours between
     days = (last.date() - first.date()).days + 1
     requests, cursor = tick(stack, "prices_catch_up")
+    assert all(tick(stack, "prices_catch_up", edited)[0] for edited in EDITED_CURSORS)
     assert len(requests) == 1  # five instruments, eight days; seven where no whole hour of the eighth is in the week
     again, same = tick(stack, "prices_catch_up", cursor)
     assert again == []  # it is on its way; the source may not have it
@@ -231,6 +233,7 @@ def test_days_follow_the_candles_that_were_loaded(stack: PriceStack, monkeypatch
     assert tick(stack, "prices_days_follow")[0] == []
     assert stack.candles(*FEBRUARY).success
     requests, cursor = tick(stack, "prices_days_follow")
+    assert all(tick(stack, "prices_days_follow", edited)[0] for edited in EDITED_CURSORS)
     assert [(each.tags[RANGE_START], each.tags[RANGE_END]) for each in requests] == [("2024-02-27", "2024-03-02")]
     assert tick(stack, "prices_days_follow", cursor)[0] == []
 
@@ -239,6 +242,8 @@ def test_the_first_quotes_do_not_wait_for_the_schedule(stack: PriceStack) -> Non
     requests, cursor = tick(stack, "prices_first_quotes")
     assert len(requests) == 1
     assert tick(stack, "prices_first_quotes", cursor)[0] == []
+    for edited in EDITED_CURSORS:
+        assert len(tick(stack, "prices_first_quotes", edited)[0]) == 1
     known = json.loads(cursor or "")
     assert tick(stack, "prices_first_quotes", json.dumps(known[1:]))[0] != []  # one instrument has come
 
