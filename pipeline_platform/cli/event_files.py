@@ -16,7 +16,8 @@ from typing import IO, Any
 
 import zstandard
 
-from pipeline_platform.cli.event_rows import Row, csv_rows, json_rows
+from pipeline_platform.cli.csv_rows import csv_rows
+from pipeline_platform.cli.event_rows import Row, json_rows
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.errors import PermanentError, SettingError
 

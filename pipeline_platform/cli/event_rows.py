@@ -1,8 +1,7 @@
-"""Rows of NDJSON and CSV as one event of NDJSON each, with their place in the file."""
+"""Rows of NDJSON, JSON and CSV as one event of NDJSON each, with their place in the file."""
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 import re
@@ -11,7 +10,6 @@ from typing import IO, Any, NamedTuple
 
 import orjson
 
-from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.errors import PermanentError
 
 CHUNK = 2**20
@@ -25,7 +23,9 @@ _JSON = orjson.OPT_NAIVE_UTC | orjson.OPT_NON_STR_KEYS
 class Row(NamedTuple):
     """One event: its place in the file, counted from 1 in lines, rows or events, and its line of NDJSON.
 
-    `problem` says why it cannot be sent; `data` is then what the file has.
+    A row that cannot be read is handed on like any other, and the reader goes on with the next: `problem` then says
+    why, such as `value: 1e400 is no finite number`, and `data` is what the file has, for FILE.rejected. Without
+    --skip-bad the upload stops there and names it; with it the row is left out and counts as one that was rejected.
     """
 
     number: int
@@ -68,31 +68,8 @@ def _array(file: IO[bytes], name: str) -> Iterator[Row]:
         yield Row(number, orjson.dumps(event), unit="event")
 
 
-def csv_rows(file: io.BufferedReader[Any], name: str, spec: StreamSpec | None) -> Iterator[Row]:
-    """CSV with a header; an empty field is absent. Measures and a `ts` of digits become numbers, all else is text."""
-    # What is not UTF-8 becomes surrogates, which cannot be written as JSON: such a row is refused, not the file.
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.reader(text, strict=True)
-    try:
-        header = [column.strip() for column in next(reader, [])]
-        if len(set(header)) < len(header) or not all(header):
-            raise PermanentError(f"{name}, line 1: the header names a column twice or not at all.")
-        measures = frozenset(spec.measures) if spec else frozenset()
-        before = reader.line_num
-        for fields in reader:
-            number, before = before + 1, reader.line_num
-            if len(fields) == len(header):
-                yield _csv_row(number, header, fields, measures)
-            elif fields:
-                problem = f"{len(fields)} fields, the header has {len(header)}"
-                yield Row(number, ",".join(fields).encode("utf-8", "surrogateescape"), problem)
-    except csv.Error as error:
-        raise PermanentError(f"{name}, line {reader.line_num}: not CSV: {error}.") from None
-    finally:
-        text.detach()
-
-
-def _csv_row(number: int, header: list[str], fields: list[str], measures: frozenset[str]) -> Row:
+def csv_row(number: int, header: list[str], fields: list[str], measures: frozenset[str]) -> Row:
+    """One line of CSV: an empty field is absent; measures and a `ts` of digits become numbers, all else is text."""
     event: dict[str, Any] = {}
     for column, field in zip(header, fields, strict=True):
         if field == "":
