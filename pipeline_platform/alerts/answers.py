@@ -14,6 +14,7 @@ from pipeline_platform.alerts.secrets import without_secrets
 from pipeline_platform.alerts.targets import host_of
 from pipeline_platform.core.alerts import Later, Outcome, Refused, Sent
 from pipeline_platform.core.failures import FailureKind, of_http_status
+from pipeline_platform.core.numbers import float_in
 
 SAID_CHARACTERS = 200
 MESSAGE_TO_BLAME = frozenset({400, 406, 411, 413, 414, 415, 422, 431})
@@ -75,7 +76,7 @@ def _seconds(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return 0.0
     try:
-        seconds = float(value)
+        seconds = float_in(value) if isinstance(value, str) else float(value)
     except (ValueError, OverflowError):
         return 0.0
     return seconds if math.isfinite(seconds) and seconds > 0 else 0.0

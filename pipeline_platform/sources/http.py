@@ -19,6 +19,7 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from pipeline_platform import __version__
 from pipeline_platform.core.budgets import Budget, Priority
 from pipeline_platform.core.failures import FailureKind, of_http_status
+from pipeline_platform.core.numbers import float_in
 from pipeline_platform.errors import SourceRefusedError, SourceUnavailableError
 from pipeline_platform.sources.shapes import Node
 
@@ -158,7 +159,7 @@ def retry_after(value: str | None, now: datetime) -> float | None:
     if value is None:
         return None
     try:
-        seconds = float(value)
+        seconds = float_in(value)
     except ValueError:
         try:
             at = parsedate_to_datetime(value)
