@@ -19,6 +19,7 @@ from pipeline_platform.access.identity import Identity
 from pipeline_platform.access.login_page import POLICY, known_page, login_page
 from pipeline_platform.access.sign_on_pages import BACK, BEGIN, NO_ROLE, REFUSED, begin, finish, forget
 from pipeline_platform.access.single_sign_on import SignOnError
+from pipeline_platform.core.media_types import content_codings, utf8_type
 from pipeline_platform.errors import QueueRefusedError, TransientError
 
 _LOOKED_AT = frozenset({"GET", "HEAD"})
@@ -188,8 +189,9 @@ class LoginPages:
 
 async def read_form(request: Request) -> dict[str, str]:
     """The fields of a form of at most 4 KiB that arrives within ten seconds."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
-        raise BadFormError(415, f"Send the form as {FORM}.")
+    headers = request.headers
+    if utf8_type(headers.get("content-type", "")) != FORM or content_codings(headers.get("content-encoding", "")):
+        raise BadFormError(415, f"Send the form as {FORM}, in UTF-8.")
     body = b""
     try:
         async with asyncio.timeout(BODY_SECONDS):
