@@ -94,10 +94,11 @@ class SourceUnavailableError(TransientError):
 
 
 class SourceRefusedError(PermanentError):
-    """A source of prices does not take our question: an unknown symbol, a wrong key, a wrong address."""
+    """A source of prices does not know `symbol`; without one, it has refused everything for a day."""
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    def __init__(self, message: str, symbol: str | None = None, status: int | None = None) -> None:
         super().__init__(message)
+        self.symbol = symbol
         self.status = status  # of the HTTP answer, where the refusal is one
 
 

@@ -9,10 +9,11 @@ from typing import ClassVar
 
 from pipeline_platform.core.budgets import Allowance
 from pipeline_platform.core.calendars import Calendar
-from pipeline_platform.core.prices import Candle, Interval, Quote, is_closed
+from pipeline_platform.core.prices import Candle, Interval, Quote, faults, is_closed
 from pipeline_platform.core.time_ranges import TimeRange
 from pipeline_platform.errors import SettingError
 from pipeline_platform.sources.http import HttpClient
+from pipeline_platform.sources.protocol import Quotes, Rejects
 
 BEGINNING = datetime(2010, 1, 1, tzinfo=UTC)  # before any exchange of coins
 
@@ -47,30 +48,37 @@ class Adapter(ABC):
         """The oldest opening that the source still gives."""
         return self.opened
 
+    def quotes(self, symbols: Sequence[str]) -> Quotes:
+        """The latest price of each symbol, in the order asked; see Source."""
+        return Quotes(self._quotes(symbols))
+
     @abstractmethod
-    def quotes(self, symbols: Sequence[str]) -> list[Quote]:
+    def _quotes(self, symbols: Sequence[str]) -> list[Quote]:
         """The latest price of each symbol, in the order asked."""
 
-    def candles(self, symbol: str, interval: Interval, wanted: TimeRange) -> Iterator[Candle]:
-        """The candles that open within `wanted` and within reach, ascending, each once."""
+    def candles(self, symbol: str, interval: Interval, wanted: TimeRange, rejects: Rejects) -> Iterator[Candle]:
+        """The candles that open within `wanted` and within reach, ascending, each once; see Source."""
         if interval not in self.intervals:
             there = ", ".join(sorted(self.intervals))
             raise SettingError(f"{self.name} has no candles of {interval}; choose one of {there} in prices.yaml.")
         now = self._clock()
         part = wanted.within(self.reach(interval, now), interval.floor(now) + interval.length)
-        return iter(()) if part is None else self._candles(symbol, interval, part)
+        return iter(()) if part is None else self._candles(symbol, interval, part, rejects)
 
     def close(self) -> None:
         """Gives back the connections."""
         self._http.close()
 
-    def _candles(self, symbol: str, interval: Interval, wanted: TimeRange) -> Iterator[Candle]:
+    def _candles(self, symbol: str, interval: Interval, wanted: TimeRange, rejects: Rejects) -> Iterator[Candle]:
         last: datetime | None = None
         for page in self._pages(symbol, interval, wanted):
             for at, candle in sorted({each.open_time: each for each in page}.items()):
                 if at in wanted and (last is None or at > last):
                     last = at
-                    yield candle
+                    if wrong := faults(candle):
+                        rejects.add(at, f"{symbol} {interval}: {wrong[0]}")
+                    else:
+                        yield candle
 
     def _pages(self, symbol: str, interval: Interval, wanted: TimeRange) -> Iterator[Iterable[Candle]]:
         """Pages of ascending ranges, in any order within; of whole candles, even when the range ends within one."""

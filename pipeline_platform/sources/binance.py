@@ -29,7 +29,7 @@ class Binance(Adapter):
     opened = datetime(2017, 7, 1, tzinfo=UTC)
     page = 1000
 
-    def quotes(self, symbols: Sequence[str]) -> list[Quote]:
+    def _quotes(self, symbols: Sequence[str]) -> list[Quote]:
         """All symbols in one request."""
         if not symbols:
             return []

@@ -28,7 +28,7 @@ class Coinbase(Adapter):
     opened = datetime(2015, 1, 1, tzinfo=UTC)
     page = 300
 
-    def quotes(self, symbols: Sequence[str]) -> list[Quote]:
+    def _quotes(self, symbols: Sequence[str]) -> list[Quote]:
         """One request a symbol."""
         return [self._quote(symbol) for symbol in symbols]
 

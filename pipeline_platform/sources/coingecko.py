@@ -43,7 +43,7 @@ class CoinGecko(Adapter):
         """365 days, less what a short range is widened by."""
         return interval.ceiling(now - timedelta(days=365) + SHORTEST)
 
-    def quotes(self, symbols: Sequence[str]) -> list[Quote]:
+    def _quotes(self, symbols: Sequence[str]) -> list[Quote]:
         """All symbols in one request."""
         if not symbols:
             return []

@@ -29,7 +29,7 @@ class Ecb(DailyRates):
     base_url = "https://data-api.ecb.europa.eu"
     page = 10 * 365
 
-    def quotes(self, symbols: Sequence[str]) -> list[Quote]:
+    def _quotes(self, symbols: Sequence[str]) -> list[Quote]:
         """One request a symbol. `at` is the start of the day of the rate."""
         found = {}
         for symbol in symbols:

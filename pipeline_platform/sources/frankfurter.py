@@ -59,7 +59,7 @@ class Frankfurter(DailyRates):
     base_url = "https://api.frankfurter.dev"
     page = 4 * 365  # ranges over five years are refused with a provider
 
-    def quotes(self, symbols: Sequence[str]) -> list[Quote]:
+    def _quotes(self, symbols: Sequence[str]) -> list[Quote]:
         """One request a base currency. `at` is the start of the day of the rate."""
         found: dict[str, tuple[datetime, Decimal]] = {}
         for base, others in self._by_base(symbols).items():
@@ -87,7 +87,7 @@ class FrankfurterV1(DailyRates):
     base_url = "https://api.frankfurter.dev"
     page = 4 * 365
 
-    def quotes(self, symbols: Sequence[str]) -> list[Quote]:
+    def _quotes(self, symbols: Sequence[str]) -> list[Quote]:
         """One request a base currency. `at` is the start of the day of the rate."""
         found: dict[str, tuple[datetime, Decimal]] = {}
         for base, others in self._by_base(symbols).items():

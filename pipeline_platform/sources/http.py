@@ -144,7 +144,7 @@ class HttpClient:
         status = answer.status_code
         message = f"{self.source} answered {path} with {status}{_said(body)}."
         if of_http_status(status) is FailureKind.PERMANENT:
-            raise SourceRefusedError(f"{message} Check the symbol, the key and base_url in prices.yaml.", status)
+            raise SourceRefusedError(f"{message} Check the symbol, the key and base_url in prices.yaml.", status=status)
         seconds = retry_after(answer.headers.get("Retry-After"), datetime.now(UTC))
         if seconds is None:
             seconds = PAUSES.get(status)

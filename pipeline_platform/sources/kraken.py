@@ -37,7 +37,7 @@ class Kraken(Adapter):
         """The last 720 candles, the open one included."""
         return interval.floor(now) - interval.length * (KEPT - 1)
 
-    def quotes(self, symbols: Sequence[str]) -> list[Quote]:
+    def _quotes(self, symbols: Sequence[str]) -> list[Quote]:
         """One request a symbol: in an answer about several, the new names could not be told apart."""
         quotes = []
         for symbol in symbols:

@@ -38,8 +38,8 @@ class Recomputed:
 
 
 # `counted`: candles of the finest planned interval, which say whether the day is whole. `absent`: how many of them
-# the source said it does not have. `whole`: the source's own candle of the day, which is preferred to one made of its parts.
-# A day of which a source has nothing at all is no day of it. A median of two is their mean; prices stay exact.
+# the source said it does not have; a day of which it has nothing at all is no day of it. `whole`: the source's own
+# candle of the day, which is preferred to one made of its parts. A median of two is their mean; prices stay exact.
 _ROWS = """
 with wanted as (
     select * from unnest(

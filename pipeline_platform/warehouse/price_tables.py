@@ -59,8 +59,8 @@ nothing = sa.Table(
     _time("asked_at", "When it was asked last."),
     _time("again_at", "When it may be asked again; null when it is settled.", null=True),
     sa.CheckConstraint('start < "until"', name="price_nothing_range"),
-    comment="What a source was asked for and has no candles of: ranges that do not overlap. A gap is what is neither "
-    "here nor a closed candle: nobody has answered it.",
+    comment="What a source was asked for and has no usable candles of: ranges that do not overlap. A gap is what is "
+    "neither here nor a closed candle: nobody has answered it.",
 )
 
 refusals = sa.Table(

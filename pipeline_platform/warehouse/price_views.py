@@ -74,7 +74,7 @@ PRICE_VIEWS = (
     ),
     View(
         "prices_nothing",
-        "What a source was asked for and has no candles of; `again_at` null: settled.",
+        "What a source was asked for and has no usable candles of; `again_at` null: settled.",
         _columns(price_tables.nothing, *_NOTHING),
         "price_nothing t",
     ),

@@ -40,6 +40,17 @@ class Purse:
         self.pauses.append(seconds)
 
 
+@dataclass
+class Rejected:
+    """Records at odds, as they came."""
+
+    found: list[tuple[datetime | None, str]] = field(default_factory=list)
+
+    def add(self, at: datetime | None, why: str) -> None:
+        """Remembers."""
+        self.found.append((at, why))
+
+
 Expect = Callable[[Truth, str, Interval, TimeRange], list[Candle]]
 
 

@@ -31,7 +31,7 @@ from pipeline_platform.sources.catalog import KINDS, open_source
 from pipeline_platform.sources.http import HttpClient, Patience, retry_after
 from pipeline_platform.sources.plan import SourcePlan
 from pipeline_platform.sources.protocol import Source
-from pipeline_platform_tests.contract.price_cases import Purse
+from pipeline_platform_tests.contract.price_cases import Purse, Rejected
 
 NOW = datetime(2026, 11, 20, 18, 20, 30, tzinfo=UTC)
 HOURS = TimeRange(NOW.replace(minute=0, second=0) - timedelta(hours=40), NOW.replace(minute=0, second=0))
@@ -67,7 +67,10 @@ def test_krakens_errors_come_in_a_body_of_status_200(
     purse = Purse()
     source = _open("kraken", server.url, "XBTUSD", purse)
     server.faults.set("/0/public/", Fault(status=200, body={"error": errors}))
-    for ask in (lambda: source.quotes(["XBTUSD"]), lambda: list(source.candles("XBTUSD", Interval.HOUR, HOURS))):
+    for ask in (
+        lambda: source.quotes(["XBTUSD"]),
+        lambda: list(source.candles("XBTUSD", Interval.HOUR, HOURS, Rejected())),
+    ):
         with pytest.raises(kind, match="error" if errors == [5] else str(errors[0])):
             ask()
     assert purse.pauses == ([10, 10] if paused else [])
@@ -77,14 +80,15 @@ def test_krakens_errors_come_in_a_body_of_status_200(
 def test_krakens_warnings_are_no_errors(server: PriceServer) -> None:
     source = _open("kraken", server.url, "XBTUSD")
     server.faults.set("/0/public/OHLC", Fault(change=lambda body: {**body, "error": ["WGeneral:Danger"]}))
-    assert len(list(source.candles("XBTUSD", Interval.HOUR, HOURS))) == 40
+    assert len(list(source.candles("XBTUSD", Interval.HOUR, HOURS, Rejected()))) == 40
     source.close()
 
 
 def test_krakens_last_row_is_open_even_when_our_clock_says_otherwise(server: PriceServer) -> None:
     plan = SourcePlan(name="kraken", kind="kraken", base_url=server.url, instruments={"BTC-USD": "XBTUSD"})
     source = open_source(plan, Purse(), Priority.LIVE, environ={}, clock=lambda: NOW + timedelta(hours=3))
-    candles = list(source.candles("XBTUSD", Interval.HOUR, TimeRange(HOURS.start, NOW + timedelta(hours=3))))
+    wanted = TimeRange(HOURS.start, NOW + timedelta(hours=3))
+    candles = list(source.candles("XBTUSD", Interval.HOUR, wanted, Rejected()))
     assert [each.closed for each in candles] == [True] * 40 + [False]
     source.close()
 
@@ -92,7 +96,7 @@ def test_krakens_last_row_is_open_even_when_our_clock_says_otherwise(server: Pri
 def test_a_server_that_gives_smaller_pages_is_asked_again(server: PriceServer) -> None:
     source = _open("binance", server.url, "BTCUSDT")
     server.faults.set("/api/v3/klines", Fault(change=lambda rows: rows[:7]))
-    assert len(list(source.candles("BTCUSDT", Interval.HOUR, HOURS))) == 40
+    assert len(list(source.candles("BTCUSDT", Interval.HOUR, HOURS, Rejected()))) == 40
     assert source.spent == 6
     source.close()
 
@@ -101,7 +105,7 @@ def test_a_server_that_ignores_the_start_does_not_keep_us_for_ever(server: Price
     source = _open("binance", server.url, "BTCUSDT")
     old = [[1_700_000_400_000 - 1_700_000_400_000 % 3_600_000, "1", "1", "1", "1", "1", 0, "1", 1, "1", "1", "0"]]
     server.faults.set("/api/v3/klines", Fault(status=200, body=old))
-    assert list(source.candles("BTCUSDT", Interval.HOUR, HOURS)) == []
+    assert list(source.candles("BTCUSDT", Interval.HOUR, HOURS, Rejected())) == []
     assert source.spent == 1
     source.close()
 
@@ -109,7 +113,7 @@ def test_a_server_that_ignores_the_start_does_not_keep_us_for_ever(server: Price
 def test_times_before_an_exchange_opened_cost_one_request_and_not_one_a_page(server: PriceServer) -> None:
     source = _open("binance", server.url, "BTCUSDT")
     wanted = TimeRange(datetime(2017, 7, 1, tzinfo=UTC), datetime(2017, 8, 2, tzinfo=UTC))
-    assert len(list(source.candles("BTCUSDT", Interval.MINUTE, wanted))) == 1440
+    assert len(list(source.candles("BTCUSDT", Interval.MINUTE, wanted, Rejected()))) == 1440
     assert source.spent <= 3
     source.close()
 
@@ -117,7 +121,7 @@ def test_times_before_an_exchange_opened_cost_one_request_and_not_one_a_page(ser
 def test_prices_are_exact_decimals(server: PriceServer) -> None:
     server.faults.set("/products/", Fault(change=lambda rows: [[rows[0][0], 0.1, 0.3, 0.1, 0.2, 1e-08]]))
     source = _open("coinbase", server.url, "BTC-USD")
-    [candle] = source.candles("BTC-USD", Interval.HOUR, HOURS)
+    [candle] = source.candles("BTC-USD", Interval.HOUR, HOURS, Rejected())
     assert (candle.low, candle.high, candle.close) == (Decimal("0.1"), Decimal("0.3"), Decimal("0.2"))
     assert candle.volume == Decimal("0.00000001")
     source.close()
@@ -275,7 +279,9 @@ def test_with_the_default_budget_a_crowd_never_meets_the_vendors_limit(redis_url
             budget = RedisBudget(client, "coinbase", KINDS["coinbase"].allowance)
             source = open_source(plan, budget, Priority.BACKFILL, environ={})
             end = Interval.HOUR.floor(datetime.now(UTC))
-            candles = list(source.candles("BTC-USD", Interval.HOUR, TimeRange(end - timedelta(hours=2400), end)))
+            candles = list(
+                source.candles("BTC-USD", Interval.HOUR, TimeRange(end - timedelta(hours=2400), end), Rejected())
+            )
             found.append(len(candles))
             source.close()
 
@@ -332,8 +338,8 @@ def test_the_servers_own_process_answers_and_ends_when_told() -> None:
         assert process.stdout is not None
         url = process.stdout.readline().split()[-1]
         source = _open("demo", url, "BTCUSDT")
-        assert len(list(source.candles("BTCUSDT", Interval.HOUR, HOURS))) == 40
-        [quote] = source.quotes(["BTCUSDT"])
+        assert len(list(source.candles("BTCUSDT", Interval.HOUR, HOURS, Rejected()))) == 40
+        [quote] = source.quotes(["BTCUSDT"]).found
         assert replace(quote, price=Decimal(1), at=NOW).source == "demo"
         source.close()
         busy = subprocess.run([*command[:-1], url.rsplit(":", 1)[1]], capture_output=True, text=True)

@@ -13,10 +13,11 @@ import sqlalchemy as sa
 from pipeline_platform.core.budgets import Priority
 from pipeline_platform.core.currencies import CURRENCIES
 from pipeline_platform.core.price_partitions import Cell, days_of, ranges_of
+from pipeline_platform.errors import SourceRefusedError
 from pipeline_platform.orchestration.etl_runs import booked
 from pipeline_platform.orchestration.ingest.assets import OWNERS, minutes_key
 from pipeline_platform.orchestration.prices.charts import sparkline, table
-from pipeline_platform.orchestration.prices.fetch import Fetched, fetch_candles
+from pipeline_platform.orchestration.prices.fetch import FAULTS_TOLD, Fetched, fetch_candles
 from pipeline_platform.orchestration.prices.partitions import candle_partitions, canonicals, days, keys_of
 from pipeline_platform.orchestration.prices.planned import counting_interval, days_of_sources, expected_candles
 from pipeline_platform.orchestration.prices.resources import PriceSources
@@ -67,24 +68,41 @@ def _quotes() -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, warehouse: Warehouse, price_sources: PriceSources
     ) -> dg.MaterializeResult[None]:
         plan, rows, added, requests, troubles = price_sources.plan, [], 0, 0, Troubles()
+        rejected: list[str] = []
         with booked(context, warehouse, QUOTES) as booking:
             for name, chosen in plan.enabled.items():
                 if not chosen.quotes:
                     continue
                 with troubles.of(name), price_sources.open(name, Priority.LIVE) as source:
                     asked = datetime.now(UTC)
-                    found = source.quotes(chosen.symbols)
+                    answer = source.quotes(chosen.symbols)
                     requests += source.spent
                     added += add_quotes(
-                        warehouse.engine, found, fetched_at=asked, run_id=context.run.run_id, canonical=canonicals(plan)
+                        warehouse.engine,
+                        answer.found,
+                        fetched_at=asked,
+                        run_id=context.run.run_id,
+                        canonical=canonicals(plan),
                     )
+                    rejected += answer.rejected
                     rows += [
                         {"source": name, "symbol": each.symbol, "price": each.price, "at": each.at.isoformat()}
-                        for each in found
+                        for each in answer.found
                     ]
+                    for symbol, words in answer.refused.items():
+                        troubles.note(name, SourceRefusedError(words, symbol))
+                    if answer.trouble:
+                        troubles.note(name, answer.trouble)
+            booking.counts[None] = EtlCounts(read=len(rows) + len(rejected), rejected=len(rejected), requests=requests)
             troubles.tell()
-            booking.counts[None] = EtlCounts(read=len(rows), requests=requests)
-        told = {"dagster/row_count": len(rows), "new": added, "requests": requests}
+        told: dict[str, Any] = {
+            "dagster/row_count": len(rows),
+            "new": added,
+            "requests": requests,
+            "rejected": len(rejected),
+        }
+        if rejected:
+            told["faults"] = "; ".join(rejected[:FAULTS_TOLD])
         return dg.MaterializeResult(metadata={**told, "quotes": dg.MetadataValue.md(table(rows))})
 
     return quotes

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 import sqlalchemy as sa
 
 from pipeline_platform.core.price_partitions import Cell
-from pipeline_platform.core.prices import Candle, Instrument, Interval, faults, last_closed
+from pipeline_platform.core.prices import Candle, Instrument, Interval, last_closed
 from pipeline_platform.core.time_ranges import TimeRange, coalesce
 from pipeline_platform.sources.protocol import Source
 from pipeline_platform.warehouse.absences import note_answer
@@ -59,21 +59,36 @@ class Fetched:
             found[cell.key] = EtlCounts(day.read, day.rejected, spent, day.first, day.last)
         return found
 
-    def sound(self, instrument: Instrument, candles: Iterable[Candle]) -> Iterator[Candle]:
-        """Those that may be stored; counts all."""
+    def counted(self, instrument: Instrument, candles: Iterable[Candle]) -> Iterator[Candle]:
+        """The candles, counted by their days."""
         at, day = None, Day()
         for each in candles:
             if at != (at := each.open_time.date()):
                 day = self.days.setdefault(Cell(at, instrument), Day())
             day.read += 1
-            if wrong := faults(each):
-                day.rejected += 1
-                if len(self.faults) < FAULTS_TOLD:
-                    self.faults.append(f"{each.symbol} {each.interval} {each.open_time.isoformat()}: {wrong[0]}")
-                continue
             day.first = min(day.first or each.open_time, each.open_time)
             day.last = max(day.last or each.open_time, each.open_time)
             yield each
+
+
+@dataclass(frozen=True)
+class CountedRejects:
+    """Counts an instrument's records at odds by their days, and keeps the words of the first.
+
+    A record whose time cannot be read counts with `otherwise`, the first day that was asked for.
+    """
+
+    into: Fetched
+    instrument: Instrument
+    otherwise: date
+
+    def add(self, at: datetime | None, why: str) -> None:
+        """One record."""
+        day = self.into.days.setdefault(Cell(at.date() if at else self.otherwise, self.instrument), Day())
+        day.read += 1
+        day.rejected += 1
+        if len(self.into.faults) < FAULTS_TOLD:
+            self.into.faults.append(why)
 
 
 @dataclass
@@ -131,8 +146,9 @@ def fetch_candles(
         for interval in intervals:
             for span in to_fetch(engine, source, instrument, interval, ranges, only_gaps=only_gaps, now=clock()):
                 asked = clock()  # of two answers to one question the later one counts
-                answer = _Answer(span, interval)
-                candles = answer.watched(into.sound(instrument, source.candles(instrument.symbol, interval, span)))
+                answer, rejects = _Answer(span, interval), CountedRejects(into, instrument, span.start.date())
+                given = source.candles(instrument.symbol, interval, span, rejects)
+                candles = answer.watched(into.counted(instrument, given))
                 into.written += upsert(
                     engine, candles, fetched_at=asked, run_id=run_id, canonical={instrument: canonical}
                 )
