@@ -25,6 +25,7 @@ from pipeline_platform.orchestration.prices.troubles import Troubles
 from pipeline_platform.orchestration.resources import Warehouse
 from pipeline_platform.sources.catalog import KINDS
 from pipeline_platform.sources.plan import PricePlan
+from pipeline_platform.warehouse.absences import absent_candles
 from pipeline_platform.warehouse.candle_days import NO_CANDLES, candle_days
 from pipeline_platform.warehouse.etl_ledger import EtlCounts
 from pipeline_platform.warehouse.orders_usd import recompute_orders
@@ -186,9 +187,11 @@ def _tell_by_partition(
         kind, interval = KINDS[chosen.kind], counting_interval(chosen)
         for span in ranges:
             known = candle_days(warehouse.engine, instrument, interval, span)
+            nothing = absent_candles(warehouse.engine, instrument, interval, span)
             for day in days_of(span):
                 there = known.get(day, NO_CANDLES)
-                absent = max(0, expected_candles(day, interval, kind.calendar, kind.grace, now) - there.closed)
+                expected = expected_candles(day, interval, kind.calendar, kind.grace, now)
+                absent = max(0, expected - there.closed - nothing.get(day, 0))
                 missing += absent
                 told: dict[str, Any] = {"missing": absent}
                 if len(keys) <= TOLD_IN_FULL:

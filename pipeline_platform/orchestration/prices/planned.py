@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import date, datetime, timedelta
 
 import sqlalchemy as sa
@@ -48,13 +48,26 @@ def days_of_sources(plan: PricePlan, first: date, last: date, now: datetime) -> 
                 day += timedelta(days=1)
 
 
-def missed(engine: sa.Engine, plan: PricePlan, within: TimeRange, now: datetime) -> list[Gaps]:
-    """What should be there of every instrument, closed, and is not. What is beyond a source's reach is no gap."""
+def missed(
+    engine: sa.Engine,
+    plan: PricePlan,
+    within: TimeRange,
+    now: datetime,
+    *,
+    due: bool = False,
+    parked: Collection[Instrument] = (),
+) -> list[Gaps]:
+    """What should be there of every instrument, closed, and nobody has answered for; not of those that are `parked`.
+
+    What is beyond a source's reach is no gap. With `due` also what a source had nothing for and may be asked again.
+    """
     gaps = []
     for name, options in plan.enabled.items():
         source, interval = idle_source(options), counting_interval(options)
         if part := within.within(source.reach(interval, now), within.end):
-            wanted = [Wanted(Instrument(name, symbol), interval, source.calendar) for symbol in options.symbols]
-            gaps += find_gaps(engine, wanted, part, min(part.end, last_closed(interval, now, source.grace)))
+            asked = [each for symbol in options.symbols if (each := Instrument(name, symbol)) not in parked]
+            wanted = [Wanted(each, interval, source.calendar) for each in asked]
+            until = min(part.end, last_closed(interval, now, source.grace))
+            gaps += find_gaps(engine, wanted, part, until, due=now if due else None)
         source.close()
     return gaps

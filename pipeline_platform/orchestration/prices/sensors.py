@@ -64,7 +64,7 @@ def price_sensors(plan: PricePlan, start: date, times: PriceTimes) -> list[dg.Se
             if skip := busy(context.instance, CANDLES_JOB):
                 return skip
             since = max(now - timedelta(days=times.catch_up_days), of_days(start, start).start)
-            gaps = missed(warehouse.engine, price_sources.plan, TimeRange(since, now - DELAY), now)
+            gaps = missed(warehouse.engine, price_sources.plan, TimeRange(since, now - DELAY), now, due=True)
         except TransientError as error:
             return dg.SkipReason(f"{error} The next tick tries again.")
         ranges = [span for each in gaps for span in each.ranges]
