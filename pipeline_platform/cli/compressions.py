@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import zlib
 from collections.abc import Callable
@@ -15,9 +14,9 @@ from pipeline_platform.errors import PermanentError
 
 CHUNK = 2**20
 READ = (".gz", ".zst", ".zstd")
-DAMAGES = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError)
+DAMAGES = (EOFError, zlib.error, zstandard.ZstdError)
 _SAYING = 32  # bytes that say what a file is
-_PIECE = 4 * 2**10  # what is behind the end of a zstd frame is copied, so a decoder gets little at once
+_PIECE = 4 * 2**10  # what is behind the end of a member is copied, so a decoder gets little at once
 _SKIPPABLE = range(0x50, 0x60)  # the first byte of a frame that holds no data
 
 # What else there is: its suffixes, the first bytes, its name, and how to make it plain.
@@ -52,15 +51,23 @@ def plain(file: io.BufferedReader[Any], name: str) -> io.BufferedReader[Any]:
     """The bytes, decompressed; the first ones decide, since standard input has no name."""
     head, file = beginning(file, lambda head: len(head) >= _SAYING)
     if head[:2] == b"\x1f\x8b":
-        return io.BufferedReader(gzip.GzipFile(fileobj=file), CHUNK)
+        return io.BufferedReader(_Unpacked(file, _gzip_member), CHUNK)
     if head[:4] == b"\x28\xb5\x2f\xfd" or (head[1:4] == b"\x2a\x4d\x18" and head[0] in _SKIPPABLE):
-        return io.BufferedReader(_Zstd(file), CHUNK)
+        return io.BufferedReader(_Unpacked(file, _zstd_frame), CHUNK)
     if b"[Content_Types].xml" in head or head.startswith(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"):
         raise _workbook(name)
     for _, beginnings, kind, command in _OTHERS:
         if head.startswith(beginnings):
             raise _other(name, kind, command)
     return file
+
+
+def _gzip_member() -> Any:
+    return zlib.decompressobj(16 + zlib.MAX_WBITS)
+
+
+def _zstd_frame() -> Any:
+    return zstandard.ZstdDecompressor().decompressobj()
 
 
 def refuse_archive(head: bytes, name: str) -> None:
@@ -123,12 +130,17 @@ class _Prefixed(io.RawIOBase):
         return size
 
 
-class _Zstd(io.RawIOBase):
-    """Reads zstd frames, empty and skippable ones too; unlike the library's reader it notices a last one cut short."""
+class _Unpacked(io.RawIOBase):
+    """What is packed in gzip members or zstd frames, empty and skippable ones too; each has a decoder of its own.
 
-    def __init__(self, file: io.BufferedReader[Any]) -> None:
+    All that comes before a damage is read. A last member that is cut short is one, which the libraries' readers of
+    zstd do not notice.
+    """
+
+    def __init__(self, file: io.BufferedReader[Any], decoder: Callable[[], Any]) -> None:
         self._file = file
-        self._decoder = zstandard.ZstdDecompressor().decompressobj()
+        self._make = decoder
+        self._decoder = decoder()
         self._fed = False
         self._packed = memoryview(b"")
         self._left = memoryview(b"")
@@ -138,14 +150,13 @@ class _Zstd(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._left:
-            if not self._packed:
-                self._packed = memoryview(self._file.read1(CHUNK // 8))
-            if self._decoder.eof and self._packed:
-                self._decoder, self._fed = zstandard.ZstdDecompressor().decompressobj(), False
-            if not self._packed:
-                if self._fed and not self._decoder.eof:
-                    raise EOFError("the last frame is cut short")
+            if not self._packed and not self._read_on():
                 return 0
+            if self._decoder.eof:
+                if not self._packed[0]:  # zeros behind a member are padding
+                    self._packed = memoryview(bytes(self._packed).lstrip(b"\0"))
+                    continue
+                self._decoder, self._fed = self._make(), False
             piece, self._fed = self._packed[:_PIECE], True
             self._left = memoryview(self._decoder.decompress(piece))
             self._packed = self._packed[len(piece) - len(self._decoder.unused_data) :]
@@ -153,3 +164,9 @@ class _Zstd(io.RawIOBase):
         buffer[:size] = self._left[:size]
         self._left = self._left[size:]
         return size
+
+    def _read_on(self) -> bool:
+        self._packed = memoryview(self._file.read1(CHUNK // 8))
+        if not self._packed and self._fed and not self._decoder.eof:
+            raise EOFError("the last part is cut short")
+        return bool(self._packed)

@@ -40,6 +40,8 @@ def ask_encoding(head: bytes, name: str, *, header: bool) -> None:
     found = next((found for mark, found in _MARKS if head.startswith(mark)), None) or _unmarked(head[:512])
     if found:
         raise PermanentError(f"{name} is {found.upper()} and not UTF-8; pass --encoding {found}.")
+    if head.isascii():
+        return
     lines = head.split(b"\n")[: None if len(head) < CHUNK else -1]
     strange = {number: line for number, line in enumerate(lines, 1) if not line.isascii()}
     bad = [number for number, line in strange.items() if not _decodes(line, "utf-8")]

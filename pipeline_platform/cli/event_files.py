@@ -168,7 +168,8 @@ class OpenedFile:
         source, file = self._source, self._plain()
         if source.encoding:
             file = as_utf8(file, source.encoding)
-        head, file = beginning(file, lambda head: b"\n" in head.strip())
+        # Of what can be read again so much that a small file's damage is known; a pipe may be slow, so its first line.
+        head, file = beginning(file, lambda head: not source.kept and b"\n" in head.strip())
         refuse_archive(head, source.name)
         if head.startswith(b"PAR1"):
             raise PermanentError(f"{source.name} is Parquet and not {source.format}; pass --format parquet.")

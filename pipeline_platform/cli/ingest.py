@@ -19,7 +19,6 @@ from pipeline_platform.cli.ingest_progress import Meter
 from pipeline_platform.cli.ingest_session import Gateway, find_gateway, open_journal, rejected_path, send_file
 from pipeline_platform.cli.options import AsJson, StateDir, console, key_option, print_json
 from pipeline_platform.cli.outcomes import wait_for_outcomes
-from pipeline_platform.cli.stream_contract import ask_contract
 from pipeline_platform.cli.uploads import Sent
 
 
@@ -69,8 +68,9 @@ def ingest(
 
     Started again after an interruption, it goes on where it stopped and doubles
     nothing. A file that was sent completely is not sent again; --run-id NAME
-    sends it as new events. Standard input is new each time, unless --run-id
-    names it: then repeating it within a day doubles nothing.
+    sends it as new events. What cannot be read again (standard input, a named
+    pipe) is new each time, unless --run-id names it: then repeating it within
+    a day doubles nothing.
 
     Example: pipeline-platform ingest telemetry readings.csv.gz --wait
 
@@ -93,8 +93,7 @@ def ingest(
             f"{source.name} was sent completely before, {journal.events:,} events; --run-id NAME sends it as new."
         )
     else:
-        spec = ask_contract(client, stream)
-        sent = send_file(source, spec, target, journal, gateway, concurrency, max_rejected)
+        sent = send_file(source, target, journal, gateway, concurrency, max_rejected)
     report: dict[str, Any] = {"stream": stream, "file": source.name, **asdict(sent)}
     receipts: list[str] = report.pop("receipts")
     report |= {
@@ -105,7 +104,11 @@ def ingest(
     }
     if wait:
         gateway.stopped.clear()
-        report["outcome"] = wait_for_outcomes(client, receipts or filter(None, [journal.last_receipt]), patience)
+        try:
+            report["outcome"] = wait_for_outcomes(client, receipts or filter(None, [journal.last_receipt]), patience)
+        except KeyboardInterrupt:
+            gateway.meter.note("Interrupted. Everything was accepted and will be loaded; the waiting alone has ended.")
+            raise
     client.close()
     if as_json:
         print_json(report)

@@ -18,8 +18,8 @@ from pipeline_platform.cli.ingest_journal import Journal, journal_path
 from pipeline_platform.cli.ingest_progress import Meter
 from pipeline_platform.cli.options import connections
 from pipeline_platform.cli.reject_limit import RejectLimit
+from pipeline_platform.cli.stream_contract import ask_contract
 from pipeline_platform.cli.uploads import Sent, Upload
-from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.errors import PermanentError, PlatformError, SettingError, TransientError
 from pipeline_platform.queue.keys import token_id
 from pipeline_platform.settings import Settings
@@ -80,22 +80,18 @@ def open_journal(settings: Settings, source: EventFile, target: Target, gateway:
 
 
 def send_file(
-    source: EventFile,
-    spec: StreamSpec,
-    target: Target,
-    journal: Journal,
-    gateway: Gateway,
-    concurrency: int,
-    max_rejected: float,
+    source: EventFile, target: Target, journal: Journal, gateway: Gateway, concurrency: int, max_rejected: float
 ) -> Sent:
     """Sends what is not acknowledged yet. Whatever ends it, its message says what was, what was not, how to go on."""
-    if source.path is not None and source.kept:
-        status = source.path.stat()  # before it is read: what is added meanwhile makes it another file
-        journal.size, journal.mtime_ns = status.st_size, status.st_mtime_ns
-    opened = OpenedFile(source, spec)
     upload: Upload | None = None
-    try:
-        with gateway.meter.running(opened), _rejected(source, target, journal) as rejected:
+    with contextlib.ExitStack() as stack:
+        try:
+            spec = ask_contract(stack.enter_context(contextlib.closing(gateway.client())), target.stream)
+            if source.path is not None and source.kept:
+                status = source.path.stat()  # before it is read: what is added meanwhile makes it another file
+                journal.size, journal.mtime_ns = status.st_size, status.st_mtime_ns
+            opened = stack.enter_context(contextlib.closing(OpenedFile(source, spec)))
+            stack.enter_context(gateway.meter.running(opened))
             upload = Upload(
                 gateway.client,
                 target,
@@ -104,21 +100,21 @@ def send_file(
                 stopped=gateway.stopped,
                 progress=gateway.meter.advance,
                 judge=RejectLimit(spec, max_rejected / 100, source.name).judge,
-                rejected=rejected,
+                rejected=stack.enter_context(_rejected(source, target, journal)),
             )
             return upload.run(opened.rows())
-    except PlatformError as error:
-        asked, passing = upload is not None and upload.asked, isinstance(error, TransientError)
-        kind = TransientError if passing else PermanentError
-        raise kind(f"{error} {_so_far(source, target, journal, asked=asked, mend=not passing)}") from None
-    except KeyboardInterrupt:
-        gateway.meter.note(f"Interrupted. {_so_far(source, target, journal)}")
-        raise
-    finally:
-        opened.close()
+        except (PlatformError, KeyboardInterrupt) as error:
+            stack.close()
+            asked, passing = upload is not None and upload.asked, not isinstance(error, PermanentError)
+            said = _so_far(source, target, journal, asked=asked, mend=not passing)
+            if isinstance(error, KeyboardInterrupt):
+                gateway.meter.note(f"Interrupted. {said}")
+                raise
+            kind = TransientError if passing else PermanentError
+            raise kind(f"{error} {said}") from None
 
 
-def _so_far(source: EventFile, target: Target, journal: Journal, *, asked: bool = True, mend: bool = False) -> str:
+def _so_far(source: EventFile, target: Target, journal: Journal, *, asked: bool, mend: bool) -> str:
     """What was acknowledged, what was not, and how to go on; `mend`: not before something has changed."""
     unsure = sum(segment.rows for segment in journal.segments if segment.state == "sent")
     if not journal.events and not asked:
@@ -150,15 +146,18 @@ def _rejected(source: EventFile, target: Target, journal: Journal) -> Iterator[C
     def file() -> IO[bytes]:
         if not opened:
             try:
-                opened.append(path.open("r+b" if journal.rejected_bytes and path.exists() else "wb"))
+                again = bool(journal.rejected_bytes) and path.exists()
+                opened.append(path.open("r+b" if again else "wb"))
+                if again:
+                    opened[0].seek(min(journal.rejected_bytes, path.stat().st_size))
+                    opened[0].truncate()
             except OSError as error:
                 raise SettingError(f"{path} cannot be written: {error.strerror}.") from None
-            opened[0].seek(min(journal.rejected_bytes, path.stat().st_size))
-            opened[0].truncate()
         return opened[0]
 
     try:
         yield file
     finally:
         for each in opened:
-            each.close()
+            with contextlib.suppress(OSError):  # what could not be written has been said
+                each.close()

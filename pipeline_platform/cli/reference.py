@@ -1,7 +1,8 @@
-"""Writes docs/cli.md and docs/settings.md from the commands and settings themselves.
+"""Writes docs/cli.md, docs/settings.md and docs/formats.md from the commands, settings and readers themselves.
 
 python -m pipeline_platform.cli.reference cli > docs/cli.md
 python -m pipeline_platform.cli.reference settings > docs/settings.md
+python -m pipeline_platform.cli.reference formats > docs/formats.md
 
 A test holds the pages to what is printed here. Only what every version of typer tells is used.
 """
@@ -20,6 +21,7 @@ import typer
 from pydantic import AliasChoices
 from pydantic.fields import FieldInfo
 
+from pipeline_platform.cli.formats_page import formats_page
 from pipeline_platform.cli.main import command_line
 from pipeline_platform.settings import Settings
 
@@ -166,7 +168,7 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-PAGES: dict[str, Callable[[], str]] = {"cli": cli_page, "settings": settings_page}
+PAGES: dict[str, Callable[[], str]] = {"cli": cli_page, "settings": settings_page, "formats": formats_page}
 
 
 def main() -> None:

@@ -65,6 +65,7 @@ class Upload:
         self._digest = hashlib.sha256()
         self._known: tuple[Segment, ...] = tuple(journal.segments)
         self._window: tuple[Batch, ...] = ()
+        self._broken: PermanentError | None = None
         self.asked = False  # whether any request was made
         self.sent = Sent(resumed_after=journal.rows)
 
@@ -118,7 +119,7 @@ class Upload:
         while True:
             segment, *rest = self._known or (Segment(self._target.batch_size, "free"),)
             if segment.state == "free":
-                batch = Batch(start, _take(rows, min(segment.rows, self._target.batch_size)), "free")
+                batch = Batch(start, self._take(rows, min(segment.rows, self._target.batch_size)), "free")
                 left = segment.rows - len(batch.rows)
                 if self._known and left:
                     rest = [Segment(left, "free"), *rest]
@@ -133,6 +134,24 @@ class Upload:
             window, known = (*self._window, batch), tuple(rest)
             self._window, self._known = window, known
             yield batch
+
+    def _take(self, rows: Iterator[Row], most: int) -> list[Row]:
+        """Up to `most` rows, fewer when they are large; what cannot be read behind them is raised the next time."""
+        if self._broken is not None:
+            raise self._broken
+        taken: list[Row] = []
+        size = 0
+        try:
+            for row in islice(rows, most):
+                taken.append(row)
+                size += len(row.data) + 1
+                if size >= BATCH_BYTES:
+                    break
+        except PermanentError as error:
+            self._broken = error
+            if not taken:
+                raise
+        return taken
 
     def _send(self, batch: Batch) -> Batch:
         client: GatewayClient | None = getattr(self._local, "client", None)
@@ -194,15 +213,3 @@ class Upload:
         self._journal.digest = self._digest.hexdigest()
         self._journal.segments = [*(batch.segment for batch in self._window), *self._known]
         self._journal.save()
-
-
-def _take(rows: Iterator[Row], most: int) -> list[Row]:
-    """Up to `most` rows, fewer when they are large."""
-    taken: list[Row] = []
-    size = 0
-    for row in islice(rows, most):
-        taken.append(row)
-        size += len(row.data) + 1
-        if size >= BATCH_BYTES:
-            break
-    return taken
