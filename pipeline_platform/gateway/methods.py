@@ -54,21 +54,23 @@ class Methods:
 
     async def _head(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The answer to a GET without its body: whatever is asked of a GET is asked of it. A long body is not made."""
-        with anyio.CancelScope() as making:
+        begun: list[Message] = []
+        scope["method"] = "GET"
+        try:
+            with anyio.CancelScope() as making:
 
-            async def without_body(message: Message) -> None:
-                scope["method"] = "HEAD"  # whoever looks at the answer sees what was asked
-                if message["type"] == "http.response.start":
-                    await send(message)
-                    await send({"type": "http.response.body", "body": b""})
-                elif message.get("more_body", False):
-                    making.cancel()
+                async def without_body(message: Message) -> None:
+                    if message["type"] == "http.response.start":
+                        begun.append(message)
+                    elif message.get("more_body", False):
+                        making.cancel()
 
-            scope["method"] = "GET"
-            try:
                 await self._app(scope, receive, without_body)
-            finally:
-                scope["method"] = "HEAD"
+        finally:
+            scope["method"] = "HEAD"  # whoever looks at the answer sees what was asked
+        for message in begun:
+            await send(message)
+            await send({"type": "http.response.body", "body": b""})
 
     def _place(self, path: str) -> Place | None:
         found = self._fixed.get(path)
