@@ -86,7 +86,7 @@ quotes = sa.Table(
     _time("at", "The source's time of the price; where it gives none, when the answer came.", key=True),
     _price("price", "The price."),
     _text("canonical", "The name that all sources share.", null=True),
-    _time("fetched_at", "When it was asked for."),
+    _time("fetched_at", "When it was asked for last."),
     _text("run_id", "The Dagster run that brought it.", null=True),
     sa.Index("price_quotes_by_fetch", "fetched_at"),
     comment="The history of quotes. `prices_quotes` shows the latest of each symbol.",

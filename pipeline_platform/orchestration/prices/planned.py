@@ -71,3 +71,18 @@ def missed(
             gaps += find_gaps(engine, wanted, part, until, due=now if due else None)
         source.close()
     return gaps
+
+
+def quotes_wanted(
+    plan: PricePlan, now: datetime, age: timedelta, *, parked: Collection[Instrument] = ()
+) -> dict[Instrument, datetime]:
+    """The instruments whose quotes are fetched, without the parked, and how old a price of each may be at `now`.
+
+    A rate is one a working day; of what trades always a price may be as old as `age`: quiet hours are no fault.
+    """
+    oldest: dict[Instrument, datetime] = {}
+    for name, options in plan.enabled.items():
+        calendar, grace = KINDS[options.kind].calendar, KINDS[options.kind].grace
+        at = now - age if calendar is Calendar.ALWAYS else calendar.last_day(now - grace)
+        oldest |= {Instrument(name, symbol): at for symbol in options.symbols if options.quotes}
+    return {each: at for each, at in oldest.items() if each not in parked}
