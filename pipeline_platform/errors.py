@@ -122,3 +122,22 @@ class SourceShapeError(PermanentError):
         super().__init__(message)
         self.why = why or message
         self.structure = structure
+
+
+def interrupt_behind(error: BaseException, handled: BaseException | None = None) -> BaseException | None:
+    """What was to end the work, such as a cancel or Ctrl-C, where `error` only came of cleaning up after it.
+
+    It is no Exception: nobody may tell of it as something else, or try again after it. `handled` is what was handled
+    before the work began, which is no reason to end it.
+    """
+    seen: set[int] = {id(handled)}
+    waiting = [error]
+    while waiting:
+        found = waiting.pop()
+        if id(found) in seen:
+            continue
+        if not isinstance(found, Exception):
+            return found
+        seen.add(id(found))
+        waiting += [each for each in (found.__cause__, found.__context__) if each is not None]
+    return None

@@ -42,7 +42,7 @@ class AssetCounts(BaseModel):
 class AssetError(BaseModel):
     """The latest failure."""
 
-    kind: str | None = Field(description="transient, permanent, poison or lost; null for failures of old.")
+    kind: str | None = Field(description="transient, permanent, poison, lost or canceled; null for failures of old.")
     error_class: str | None
     message: str | None = Field(description="What it said; of an obsolete row, why it is.")
     failed_at: datetime | None

@@ -71,7 +71,9 @@ def resolve_alert(connection: sa.Connection, key: str, why: str = "") -> bool:
 
 
 def alert_of_failure(connection: sa.Connection, batch_id: int, stream: str | None, failure: Failure) -> None:
-    """Tells of a failed attempt: at once when somebody has to act, after some attempts when it may pass."""
+    """Tells of a failed attempt: at once when somebody has to act, after some when it may pass, never of a cancel."""
+    if failure.kind is FailureKind.CANCELED:
+        return
     if failure.kind in (FailureKind.TRANSIENT, FailureKind.LOST) and failure.attempt < FAILING_AFTER:
         return
     acting = failure.kind is FailureKind.PERMANENT

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from pipeline_platform.core.failures import Failure, FailureKind
+from pipeline_platform.core.failures import ENDED, Failure, FailureKind
 from pipeline_platform.warehouse.alerts import Alert, raise_alert, resolve_alert
 from pipeline_platform.warehouse.engine import warehouse_errors
 from pipeline_platform.warehouse.ledger_rows import last_failure, runs_with
@@ -118,7 +118,7 @@ class EtlLedger:
 
         Nothing requests it again by itself: the next run for a partition takes it up.
         """
-        untold = assets.c.not_before.is_(None) if failure.kind is FailureKind.LOST else sa.true()
+        untold = assets.c.not_before.is_(None) if failure.kind in ENDED else sa.true()
         statement = (
             sa.update(assets)
             .where(_of_row(row_id, failure), untold)
@@ -128,7 +128,8 @@ class EtlLedger:
         with warehouse_errors(), self._engine.begin() as connection:
             found = connection.execute(statement).all()
             quiet = failure.kind in (FailureKind.TRANSIENT, FailureKind.LOST)
-            if found and (not quiet or max(row.attempt for row in found) >= FAILING_AFTER):
+            told = failure.kind is not FailureKind.CANCELED
+            if found and told and (not quiet or max(row.attempt for row in found) >= FAILING_AFTER):
                 keys = [row.partition_key for row in found if row.partition_key]
                 raise_alert(connection, _alert(found[0].asset_key, keys, failure))
         return bool(found)

@@ -83,7 +83,7 @@ assets = sa.Table(
     sa.Column(
         "error_kind",
         sa.Text,
-        comment="transient, permanent (somebody has to act), poison (the data) or lost (the run).",
+        comment="transient, permanent (somebody has to act), poison (the data), lost or canceled (the run).",
     ),
     sa.Column(
         "failures",

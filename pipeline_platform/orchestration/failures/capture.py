@@ -134,10 +134,11 @@ def _fail(
     if not row.untold or (tag is not None and tag.attempt != row.attempt):
         return False
     cause = cause_of(instance, record)
+    canceled = cause.kind is FailureKind.CANCELED
     failure = Failure(
-        FailureKind.LOST,
+        cause.kind if canceled else FailureKind.LOST,
         cause.error_class,
-        f"The run ended without recording an outcome. {cause.message}",
+        cause.message if canceled else f"The run ended without recording an outcome. {cause.message}",
         attempt=row.attempt,
         mode=tag.mode if tag else NextStep.PLAIN,
         run_id=record.dagster_run.run_id,
