@@ -17,7 +17,7 @@ from pipeline_platform.core.edits import Edit
 from pipeline_platform.core.numbers import as_json, float_in, whole_number_in
 from pipeline_platform.errors import EditError
 from pipeline_platform.gateway.moments import parse_moment
-from pipeline_platform.sources import http as sources_http
+from pipeline_platform.sources import failures as sources_failures
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ READERS: dict[str, Callable[[str], float | None]] = {
     "the edits' int": lambda text: _edited("int", text),
     "the gateway's times": _moment,
     "a gateway's Retry-After": lambda text: gateway_client.retry_after(text) or None,
-    "a source's Retry-After": lambda text: sources_http.retry_after(text, datetime.now(UTC)),
+    "a source's Retry-After": lambda text: sources_failures.retry_after(text, datetime.now(UTC)),
 }
 
 
