@@ -17,7 +17,7 @@ HEAD = b"source,metric,value\n"
 
 def read(content: bytes) -> tuple[list[Any], list[tuple[int, str, bytes]]]:
     """The values that were read, and the lines that could not be."""
-    rows = list(csv_rows(io.BufferedReader(io.BytesIO(content)), "x.csv", SPEC))  # type: ignore[arg-type]
+    rows = list(csv_rows(io.BufferedReader(io.BytesIO(content)), "x.csv", SPEC))
     good = [orjson.loads(row.data)["value"] for row in rows if not row.problem]
     return good, [(row.number, row.problem, row.data) for row in rows if row.problem]
 

@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -249,9 +250,9 @@ class TestWhateverEndsIt:
         pq.write_table(table, tmp_path / "x.parquet")
 
         def read(file: object, name: str) -> Iterator[Any]:
-            raise OverflowError("date value out of range")
-            yield
+            yield from map(datetime.fromtimestamp, [1e15])
 
         monkeypatch.setattr("pipeline_platform.cli.parquet_rows.parquet_rows", read)
         done = run("ingest", "telemetry", tmp_path / "x.parquet", "--state-dir", stack.folder)
-        assert "x.parquet cannot be read any further: OverflowError: date value out of range. Nothing was" in done.error
+        assert "x.parquet cannot be read any further: ValueError: year " in done.error
+        assert done.error.endswith("out of range. Nothing was sent.")
