@@ -33,6 +33,7 @@ field. A test holds all four to that. What an event has to hold is in [streams](
 
 The elements of an array are handed on as the bytes of the file, each on one line; nothing is parsed and written again.
 What the gateway refuses below ends an upload at that row; `--skip-bad` leaves the row out instead.
+How files are opened, and what is asked of all of one before its first row, is in [files](files.md).
 """
 
 NUMBERS = """

@@ -83,7 +83,7 @@ def _check(body: bytes) -> None:
     except orjson.JSONDecodeError as error:
         reason = why_not_json(body, error)
         raise ProblemError("malformed-body", f"The body is no JSON that can be used: {reason}") from None
-    if reason := why_ambiguous(body):
-        raise ProblemError("malformed-body", f"The body is no JSON that can be used: {reason}")
+    if ambiguous := why_ambiguous(body):
+        raise ProblemError("malformed-body", f"The body is no JSON that can be used: {ambiguous}")
     if b"\\u0000" in body:
         raise ProblemError("malformed-body", "The body holds a NUL character (\\u0000), which no event can.")
