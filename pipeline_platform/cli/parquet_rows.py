@@ -40,7 +40,7 @@ def parquet_rows(file: IO[bytes], name: str) -> Iterator[Row]:
         names = parquet.schema_arrow.names
         if len(set(names)) < len(names):
             raise PermanentError(f"{name} has two columns of the same name.")
-        old = _int96(parquet.schema)
+        old = _int96(parquet.schema, names)
         number = 0
         for batch in parquet.iter_batches(batch_size=BATCH_ROWS):
             yield from batch_rows(batch, number, old)
@@ -66,7 +66,8 @@ def batch_rows(batch: Any, before: int = 0, int96: frozenset[str] = frozenset())
         yield Row(before + at + 1, orjson.dumps(event), problems.get(at, ""), "row")
 
 
-def _int96(schema: Any) -> frozenset[str]:
+def _int96(schema: Any, names: list[str]) -> frozenset[str]:
     """The columns of INT96: read as nanoseconds, what does not fit would silently be another time."""
     leaves = [schema.column(at) for at in range(len(schema))]
-    return frozenset(leaf.path.split(".")[0] for leaf in leaves if leaf.physical_type == "INT96")
+    paths = [leaf.path for leaf in leaves if leaf.physical_type == "INT96"]
+    return frozenset(path if path in names else path.split(".")[0] for path in paths)

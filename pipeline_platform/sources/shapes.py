@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
+from pipeline_platform.core.numbers import as_json
 from pipeline_platform.core.prices import EPOCH
 from pipeline_platform.errors import SourceShapeError
 
@@ -72,8 +73,11 @@ class Node:
         value = self.value
         if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
             self.wrong("a number")
+        written = as_json(value) if isinstance(value, str) else value
+        if written is None:
+            self.wrong("a number")
         try:
-            number = Decimal(value)
+            number = Decimal(written)
         except InvalidOperation:
             self.wrong("a number")
         if not number.is_finite() or (number and abs(number.adjusted()) > _LARGEST_EXPONENT):

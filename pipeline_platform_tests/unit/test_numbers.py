@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from pipeline_platform.cli import gateway_client
 from pipeline_platform.core.edits import Edit
 from pipeline_platform.core.numbers import as_json, float_in, whole_number_in
-from pipeline_platform.errors import EditError
+from pipeline_platform.errors import EditError, SourceShapeError
 from pipeline_platform.gateway.moments import parse_moment
 from pipeline_platform.sources import failures as sources_failures
+from pipeline_platform.sources.shapes import Node
 
 
 @pytest.mark.parametrize(
@@ -98,11 +99,19 @@ def _moment(text: str) -> float | None:
         return None
 
 
+def _price(text: str) -> float | None:
+    try:
+        return float(Node(text, "binance").decimal())
+    except SourceShapeError:
+        return None
+
+
 READERS: dict[str, Callable[[str], float | None]] = {
     "the edits' float": lambda text: _edited("float", text),
     "the edits' int": lambda text: _edited("int", text),
     "the gateway's times": _moment,
     "a gateway's Retry-After": lambda text: gateway_client.retry_after(text) or None,
+    "a source's prices": _price,
     "a source's Retry-After": lambda text: sources_failures.retry_after(text, datetime.now(UTC)),
 }
 
