@@ -172,7 +172,10 @@ def test_a_single_line_that_is_not_utf_8_is_that_lines_fault(tmp_path: Path, lin
 
 def test_what_an_encoding_does_not_have_is_its_rows_fault(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_bytes(b"source,metric,value\n\x81,m,1\na,m,2\n")
-    assert [row.problem for row in rows_of(tmp_path / "x.csv", encoding="windows-1252")] == ["source: not valid UTF-8", ""]
+    assert [row.problem for row in rows_of(tmp_path / "x.csv", encoding="windows-1252")] == [
+        "source: not valid UTF-8",
+        "",
+    ]
     (tmp_path / "y.csv").write_bytes("source,metric,value\na,m,2\n\udc00,m,1".encode("utf-16", "surrogatepass") + b"x")
     assert [row.problem for row in rows_of(tmp_path / "y.csv", encoding="utf-16")] == ["", "source: not valid UTF-8"]
 
