@@ -57,8 +57,8 @@ def batch_rows(batch: Any, before: int = 0, int96: frozenset[str] = frozenset())
     """The rows of one batch of Arrow, `before` of the file's rows being before it."""
     names = batch.schema.names
     columns: list[Cells] = [
-        refused(column, INT96) if name in int96 else cells_of(name, column)
-        for name, column in zip(names, batch.columns, strict=True)
+        refused(column, INT96) if field.name in int96 else cells_of(field, column)
+        for field, column in zip(batch.schema, batch.columns, strict=True)
     ]
     problems: dict[int, str] = {}
     for name, cells in zip(names, columns, strict=True):
