@@ -28,11 +28,12 @@ field. A test holds all four to that. What an event has to hold is in [streams](
 |---|---|---|---|
 | NDJSON | a line | a field that is not there, or `null` | JSON's |
 | JSON | an element of the array; or an object, over several lines if need be | the same | JSON's |
-| CSV | a line behind the header | an empty field; there is no empty text | text; measures and `ts` the number they say |
+| CSV | a line behind the header | an empty field; there is no empty text | text, numbers in measures and `ts` |
 | Parquet | a row | null | [Arrow's](#columns-of-parquet) |
 
 The elements of an array are handed on as the bytes of the file, each on one line; nothing is parsed and written again.
 What the gateway refuses below ends an upload at that row; `--skip-bad` leaves the row out instead.
+How files are opened, and what is asked of all of one before its first row, is in [files](files.md).
 """
 
 NUMBERS = """
@@ -48,8 +49,8 @@ readers of JSON disagree about:
 TEXTS = """
 ## Numbers as text
 
-In CSV, in the expressions of an edit (`float(...)`, `int(...)`), in parameters of a URL and in `Retry-After`, one reader
-reads numbers, digit by digit: the gateway sees what is on the right. What it does not read is no number: in a
+In CSV, in the expressions of an edit (`float(...)`, `int(...)`), in parameters of a URL and in `Retry-After`, one
+reader reads numbers, digit by digit: the gateway sees what is on the right. What it does not read is no number: in a
 measure of CSV it stays text, and the event is rejected as `bad_type`.
 
 | Text | Number |
@@ -72,7 +73,8 @@ COLUMNS = """
 What a column becomes is held to the stream like any other event: a dimension is text, a measure a number. A type that
 no other line has is refused by the last. Refused are the rows that have a value; null is an absent field in every type.
 The words name row and column, such as `readings.parquet, row 12: value: is infinite`. Columns of INT96, an old form of
-times without a zone, are refused, since what does not fit nanoseconds is read as another time.
+times without a zone, are refused, since what does not fit nanoseconds is read as another time. A column that the stream
+ignores (`unknown_fields: ignore`) is not read.
 
 | Arrow type | Becomes | As `ts` |
 |---|---|---|

@@ -48,6 +48,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 BODY_PROBLEMS: dict[int | str, dict[str, Any]] = {
     408: {"description": "The body did not arrive in time.", "content": _CONTENT},
     413: {"description": "The body is too large.", "content": _CONTENT},
+    415: {"description": "The body is not said to be JSON.", "content": _CONTENT},
 }
 NOTHING_TO_REPLAY: dict[int | str, dict[str, Any]] = {
     409: {"description": "There is nothing to replay.", "content": _CONTENT}

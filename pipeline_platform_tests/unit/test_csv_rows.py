@@ -33,7 +33,7 @@ def read(content: bytes) -> tuple[list[Any], list[tuple[int, str, bytes]]]:
         (b"a," + b"m" * 131_073 + b",2", "a field is longer than 131,072 characters"),
         (b"a,m", "2 fields, the header has 3"),
         (b"a,m,2,3", "4 fields, the header has 3"),
-        (b"a,\xff\xfe,2", "not valid UTF-8"),
+        (b"a,\xff\xfe,2", "metric: not valid UTF-8"),
     ],
 )
 def test_a_bad_line_is_refused_alone(bad: bytes, problem: str) -> None:

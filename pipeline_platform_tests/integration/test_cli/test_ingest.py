@@ -69,9 +69,13 @@ def parquet(**columns: Any) -> bytes:
 def test_what_is_not_exact_is_refused_by_its_place(stack: Stack, tmp_path: Path) -> None:
     refusals = [
         ("a.json", b'[{"source":"a","metric":"m","value":1,"value":2}]', "event 1: the field 'value' is given twice"),
-        ("b.json", b'[{"source":"a","metric":"m","value":1%s}]' % (b"0" * 29), "event 1: an integer is beyond 64 bits"),
-        ("c.json", b'[\n{"source":"a","metric":"m",\n"value":1e400}]', "event 1: a number is too large"),
-        ("d.csv", b"source,metric,value\na,m,1%s\n" % (b"0" * 29), "line 2: an integer is beyond 64 bits"),
+        (
+            "b.json",
+            b'[{"source":"a","metric":"m","value":1%s}]' % (b"0" * 29),
+            "event 1: value: an integer is beyond 64 bits",
+        ),
+        ("c.json", b'[\n{"source":"a","metric":"m",\n"value":1e400}]', "event 1: value: a number is too large"),
+        ("d.csv", b"source,metric,value\na,m,1%s\n" % (b"0" * 29), "line 2: value: an integer is beyond 64 bits"),
         ("e.parquet", parquet(value=[math.inf]), "row 1: value: is infinite"),
         ("f.parquet", parquet(value=[1.0], ts=pa.array([0], pa.timestamp("ms"))), "row 1: ts: has no time zone"),
         ("g.parquet", parquet(value=[1.0], ts=pa.array([2**62], pa.timestamp("ms", "UTC"))), "row 1: ts: is outside"),
