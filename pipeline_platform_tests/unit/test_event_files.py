@@ -183,10 +183,17 @@ def test_what_an_encoding_does_not_have_is_its_rows_fault(tmp_path: Path) -> Non
     assert [row.problem for row in rows_of(tmp_path / "y.csv", encoding="utf-16")] == ["", "source: not valid UTF-8"]
 
 
-@pytest.mark.parametrize("encoding", ["zip", "rot13", "no-such", "undefined", "utf\0"])
+@pytest.mark.parametrize("encoding", ["zip", "rot13", "no-such", "undefined", "idna", "punycode", "utf\0"])
 def test_an_encoding_is_one_of_text(encoding: str) -> None:
     with pytest.raises(SettingError, match="There is no encoding"):
         require_encoding(encoding)
+
+
+@pytest.mark.parametrize("content", [PLAIN.encode("utf-16-le"), PLAIN.encode("utf-16-be"), PLAIN.encode()])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_what_is_not_in_the_encoding_that_was_said(tmp_path: Path, encoding: str, content: bytes) -> None:
+    (tmp_path / "x.csv").write_bytes(content)
+    assert f"is not {encoding}" in refusal(tmp_path / "x.csv", encoding=encoding)
 
 
 SKIPPABLE = struct.pack("<II", 0x184D2A53, 6) + b"length"
