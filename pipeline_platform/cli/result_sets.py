@@ -1,12 +1,10 @@
-"""Rows of a query as a table, as CSV, as JSON."""
+"""Rows of a query as a table, as CSV, as JSON. Their values are texts already, in JSON also what JSON has itself."""
 
 from __future__ import annotations
 
 import csv
 import sys
 from collections.abc import Iterator, Sequence
-from datetime import date, datetime, timedelta
-from decimal import Decimal
 from itertools import islice
 from typing import Any
 
@@ -14,20 +12,22 @@ import orjson
 from rich.table import Table
 from rich.text import Text
 
+from pipeline_platform.cli.result_values import Column
 from pipeline_platform.cli.terminal import SafeConsole, printable
 from pipeline_platform.core.spreadsheets import harmless
 
 _WIDE = 10_000  # columns of a "terminal" that is a file: nothing is cut off there
+Rows = Iterator[tuple[Any, ...]]
 
 
-def print_table(names: Sequence[str], rows: Iterator[tuple[Any, ...]], limit: int) -> None:
+def print_table(columns: Sequence[Column], rows: Rows, limit: int) -> None:
     """The first `limit` rows for people, and whether there are more."""
     table = Table()
-    for name in names:
-        table.add_column(Text(printable(name)))
+    for column in columns:
+        table.add_column(Text(printable(column.name)), justify="right" if column.number else "left")
     count = 0
     for row in islice(rows, limit):
-        table.add_row(*(_cell(value) for value in row))
+        table.add_row(*(Text("null", style="dim") if value is None else Text(printable(value)) for value in row))
         count += 1
     console = SafeConsole(width=None if sys.stdout.isatty() else _WIDE)
     console.print(table)
@@ -38,47 +38,29 @@ def print_table(names: Sequence[str], rows: Iterator[tuple[Any, ...]], limit: in
         console.print(f"{count:,} row{'' if count == 1 else 's'}")
 
 
-def _cell(value: Any) -> Text:
-    if value is None:
-        return Text("null", style="dim")
-    number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
-    return Text(printable(_plain(value)), justify="right" if number else "left")
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat(" ")
-    if isinstance(value, bytes):
-        return "\\x" + value.hex()
-    if isinstance(value, dict | list):
-        return orjson.dumps(value, default=_default).decode()
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value)
-
-
-def print_csv(names: Sequence[str], rows: Iterator[tuple[Any, ...]], *, spreadsheet: bool = False) -> None:
+def print_csv(columns: Sequence[Column], rows: Rows, *, spreadsheet: bool = False) -> None:
     """CSV with a header; null is an empty field. On a terminal, what would steer it is shown instead.
 
     With `spreadsheet`, texts that begin like a formula have an apostrophe in front.
     """
     shown = printable if sys.stdout.isatty() else str
+    plain = [column.number or not spreadsheet for column in columns]
 
-    def cell(value: Any) -> str:
-        return "" if value is None else shown(_plain(harmless(value) if spreadsheet else value))
+    def cells(values: Sequence[Any], keep: Sequence[bool]) -> Iterator[str]:
+        for value, kept in zip(values, keep, strict=True):
+            yield "" if value is None else shown(value if kept else str(harmless(value)))
 
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(map(cell, names))
-    writer.writerows(map(cell, row) for row in rows)
+    writer.writerow(cells([column.name for column in columns], [not spreadsheet] * len(columns)))
+    writer.writerows(cells(row, plain) for row in rows)
 
 
-def print_json(names: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> None:
+def print_json(columns: Sequence[Column], rows: Rows) -> None:
     """An array of objects, a row a line, written as the rows come."""
-    keys = _distinct(names)
+    keys = _distinct([column.name for column in columns])
     opening = "[\n"
     for row in rows:
-        document = orjson.dumps(dict(zip(keys, row, strict=True)), default=_default, option=orjson.OPT_NON_STR_KEYS)
-        sys.stdout.write(f"{opening}{document.decode()}")
+        sys.stdout.write(f"{opening}{orjson.dumps(dict(zip(keys, row, strict=True))).decode()}")
         opening = ",\n"
     sys.stdout.write("[]\n" if opening == "[\n" else "\n]\n")
 
@@ -93,15 +75,3 @@ def _distinct(names: Sequence[str]) -> list[str]:
             key = f"{name}_{number}"
         keys.append(key)
     return keys
-
-
-def _default(value: Any) -> Any:
-    if isinstance(value, Decimal):
-        return int(value) if value.is_finite() and value == value.to_integral_value() else float(value)
-    if isinstance(value, int):  # beyond 64 bits
-        return str(value)
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, date):
-        return value.isoformat()
-    return _plain(value)

@@ -21,6 +21,7 @@ class FailureKind(StrEnum):
     PERMANENT = "permanent"  # a setting, a right or a schema is wrong: somebody has to act; the data waits
     POISON = "poison"  # the data itself cannot be processed: only then may an event become a dead letter
     LOST = "lost"  # the run ended without a word: killed, or it could not start
+    CANCELED = "canceled"  # somebody ended the run: nothing is wrong
 
 
 # PostgreSQL, "Appendix A. PostgreSQL Error Codes": the longest prefix decides; what is not listed is permanent.
@@ -32,7 +33,7 @@ SQLSTATES = {
     "25P03": FailureKind.TRANSIENT,  # idle in transaction for too long
     "25P04": FailureKind.TRANSIENT,  # in a transaction for too long
     "40": FailureKind.TRANSIENT,  # rolled back: serialization, deadlock
-    "53": FailureKind.TRANSIENT,  # resources: disk full, out of memory, too many connections
+    "53": FailureKind.TRANSIENT,  # resources: disk full, too many connections
     "54": FailureKind.POISON,  # a limit of PostgreSQL: too complex, too large
     "55": FailureKind.TRANSIENT,  # object in use, lock timeout, not in the right state for now
     "57": FailureKind.TRANSIENT,  # operator: shutdown, canceled, cannot connect now
@@ -65,6 +66,8 @@ ERRNOS = frozenset(
 
 OP_RETRIES = (2.0, 4.0, 8.0)  # seconds before each further try of an op
 KEPT = 20  # failures that a ledger row remembers
+RUN_CANCELED = "RunCanceled"  # the error's class of a canceled run
+ENDED = (FailureKind.LOST, FailureKind.CANCELED)  # of the run: news only while nothing else is known of the attempt
 
 
 def of_sqlstate(state: str) -> FailureKind:

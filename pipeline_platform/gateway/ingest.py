@@ -15,6 +15,7 @@ import orjson
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipeline_platform.core.entries import Receipt, TaggedReceipt
+from pipeline_platform.core.numbers import float_in
 from pipeline_platform.gateway.admission import admit, headers_by_name
 from pipeline_platform.gateway.body import DisconnectedError, canonical_events, read_body, way_to_read
 from pipeline_platform.gateway.contract import require_contract
@@ -150,7 +151,7 @@ class IngestEndpoint:
     def _wait(self, value: str) -> float:
         longest = self._edge.wait_max_seconds
         try:
-            wait = float(value)
+            wait = float_in(value)
         except ValueError:
             wait = -1.0
         if not wait >= 0:

@@ -65,7 +65,7 @@ class Times(BaseModel):
 class FailureDocument(BaseModel):
     """Why the latest attempt failed, and when the next one may begin."""
 
-    kind: Literal["transient", "permanent", "poison", "lost"] | None
+    kind: Literal["transient", "permanent", "poison", "lost", "canceled"] | None
     message: str = Field(description="What it said; for keys without the scope `read` only what `kind` means.")
     attempt: int
     next_attempt_at: datetime | None = None
@@ -201,6 +201,7 @@ _MEANING = {
     "permanent": "The run failed, and whoever runs this platform has to act.",
     "poison": "Some events of the batch cannot be processed; they are looked for.",
     "lost": "The run was lost; it is tried again.",
+    "canceled": "The run was canceled; it is tried again.",
 }
 
 

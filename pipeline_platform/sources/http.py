@@ -9,27 +9,37 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import requests
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from pipeline_platform import __version__
-from pipeline_platform.core.budgets import Budget, Priority
-from pipeline_platform.core.failures import FailureKind, of_http_status
-from pipeline_platform.errors import SourceRefusedError, SourceUnavailableError
+from pipeline_platform.core.budgets import EVERYTHING, Budget, Priority
+from pipeline_platform.errors import (
+    QuestionRefusedError,
+    SourceRefusedError,
+    SourceUnavailableError,
+    UnknownSymbolError,
+)
+from pipeline_platform.sources.failures import (
+    FIRST_PAUSES,
+    LASTING,
+    QUESTION_PAUSE,
+    Said,
+    grown,
+    is_error,
+    is_page,
+)
 from pipeline_platform.sources.shapes import Node
 
 READ_MOST = 16 * 2**20  # bytes of an answer, unpacked
 SAID_CHARACTERS = 200
-# Pauses, in seconds, when a source that throttles us does not say for how long.
-PAUSES: dict[int, float] = {HTTPStatus.TOO_MANY_REQUESTS: 10.0, HTTPStatus.IM_A_TEAPOT: 120.0}
-LONGEST_PAUSE = 4 * 86_400.0  # Binance bans for three days at most
 RECONNECT_AFTER = 0.2
 
 Query = Mapping[str, str | int]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +54,23 @@ class Patience:
 PATIENT = Patience()
 
 
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a request is about: `candles` or `quotes`, of one symbol or of several together."""
+
+    kind: str
+    symbol: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.symbol}" if self.symbol else self.kind
+
+
 class HttpClient:
     """One source's door. Not for several threads at once.
 
     It does not repeat what failed: that is decided by who asked. Only a connection that could not be made, or that was
-    closed without an answer (an old one, kept alive too long), is tried a second time at once.
+    closed without an answer (an old one, kept alive too long), is tried a second time at once. How often and for how
+    long answers have been failures is remembered with the budget, for all workers together.
     """
 
     def __init__(
@@ -60,6 +82,8 @@ class HttpClient:
         *,
         headers: Mapping[str, str] | None = None,
         patience: Patience = PATIENT,
+        says_unknown: Callable[[Said], bool] = lambda said: False,  # noqa: ARG005
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
@@ -67,27 +91,53 @@ class HttpClient:
         self.spent = 0
         self._base_url = base_url.rstrip("/")
         self._budget, self._priority = budget, priority
+        self._says_unknown, self._now = says_unknown, now
         self._patience, self._clock, self._sleep = patience, clock, sleep
         self._session = requests.Session()
         self._session.auth = _as_is  # proxies of the environment are used, passwords of a netrc are not
         self._session.headers.update({"User-Agent": f"pipeline-platform/{__version__}", **(headers or {})})
 
-    def get(self, path: str, query: Query | None = None, *, weight: float = 1) -> Node:
-        """The JSON answer; numbers with a point become Decimal."""
-        body = self.get_bytes(path, query, weight=weight, accept="application/json")
-        try:
-            value = json.loads(body, parse_float=Decimal, parse_constant=_no_number)
-        except (ValueError, RecursionError):  # cut short, or the page of some proxy: it passes
-            raise SourceUnavailableError(f"{self.source} answered {path} with what is not whole JSON.") from None
-        return Node(value, self.source)
+    def get(
+        self,
+        path: str,
+        query: Query | None = None,
+        *,
+        about: About,
+        weight: float = 1,
+        check: Callable[[Node], None] = lambda answer: None,  # noqa: ARG005
+    ) -> Node:
+        """The JSON answer; numbers with a point become Decimal. `check` raises by `failed` what it finds in it."""
 
-    def get_bytes(self, path: str, query: Query | None = None, *, weight: float = 1, accept: str = "*/*") -> bytes:
-        """The body of a successful answer."""
+        def read(body: bytes) -> Node:
+            try:
+                value = json.loads(body, parse_float=Decimal, parse_constant=_no_number)
+            except (ValueError, RecursionError):  # cut short, or the page of some proxy: it passes
+                self.failed(f"{self.source} answered {path} with what is not whole JSON.", about)
+            if is_error(value):
+                self._fail(Said(HTTPStatus.OK, body, {}), path, about)
+            answer = Node(value, self.source)
+            check(answer)
+            return answer
+
+        return self.ask(path, query, about=about, read=read, weight=weight, accept="application/json")
+
+    def ask(
+        self,
+        path: str,
+        query: Query | None,
+        *,
+        about: About,
+        read: Callable[[bytes], T],
+        weight: float = 1,
+        accept: str = "*/*",
+    ) -> T:
+        """What `read` makes of the body of a good answer. `read` raises by `failed` when it is none after all."""
+        failing = self._rest(about)
         self._budget.take(weight, self._priority)
         self.spent += 1
         try:
-            with self._ask(path, query, accept) as answer:
-                body = self._read(answer, path)
+            with self._send(path, query, accept) as answer:
+                body = self._body(answer, path)
         except (requests.Timeout, ReadTimeoutError):
             raise SourceUnavailableError(f"{self.source} did not answer {path} in time.") from None
         except (requests.RequestException, HTTPError, OSError) as error:
@@ -95,21 +145,56 @@ class HttpClient:
             raise SourceUnavailableError(
                 f"{self.source} broke off, or cannot be reached, at {path} ({kind})."
             ) from None
-        if answer.status_code != HTTPStatus.OK:
-            self._fail(answer, body, path)
-        return body
+        if answer.status_code != HTTPStatus.OK or is_page(body):
+            self._fail(Said(answer.status_code, body, answer.headers), path, about)
+        value = read(body)
+        if failing:
+            self._budget.answered(*_names(about))
+        return value
 
-    def pause(self, seconds: float | None, message: str) -> NoReturn:
-        """Makes everybody leave the source alone for a while, and says so to the asker."""
-        seconds = PAUSES[HTTPStatus.TOO_MANY_REQUESTS] if seconds is None else seconds
-        self._budget.pause(seconds)
-        raise SourceUnavailableError(f"{message} Nobody asks it for {math.ceil(seconds)} s.", retry_after=seconds)
+    def failed(
+        self, message: str, about: About, *, first: float = 0.0, named: float | None = None, question: bool = False
+    ) -> NoReturn:
+        """Remembers a failure, and raises it: as transient, until the same question has failed for a day.
+
+        `named`: the seconds that the source asks for; otherwise the pause grows from `first`. With `question` only this
+        question waits, otherwise everybody does.
+        """
+        if question and about.symbol is None:  # one of several symbols: each is asked for apart, and remembered then
+            raise QuestionRefusedError(message)
+        every, asked, refused = _names(about)
+        series = self._budget.failed(*((refused,) if question else (every, asked)))
+        seconds, lasted = named or grown(first, series[0].count), series[-1].lasted
+        if not question and seconds:
+            self._budget.pause(seconds)
+        if lasted >= LASTING:
+            raise SourceRefusedError(
+                f"{message} So it has for {lasted / 3600:.0f} hours: check base_url, the key and the symbols of "
+                f"{self.source} in prices.yaml, and whether this machine may ask it.",
+                about.symbol if question else None,
+            )
+        who = "This is not asked" if question else "Nobody asks it"
+        rest = f" {who} for {math.ceil(seconds)} s." if seconds else ""
+        kind = QuestionRefusedError if question else SourceUnavailableError
+        raise kind(f"{message}{rest}", retry_after=seconds or None)
 
     def close(self) -> None:
         """Closes the connections."""
         self._session.close()
 
-    def _ask(self, path: str, query: Query | None, accept: str) -> requests.Response:
+    def _rest(self, about: About) -> bool:
+        """Whether there are failures to forget after a good answer; raises while this question is to be left alone."""
+        failing = self._budget.failing(*_names(about))
+        refused = failing[-1]
+        if refused and (wait := grown(QUESTION_PAUSE, refused.count) - refused.ago) > 0:
+            raise QuestionRefusedError(
+                f"{self.source} has refused the {about} {refused.count} times in a row: this is not asked for "
+                f"{math.ceil(wait)} s.",
+                retry_after=wait,
+            )
+        return any(failing)
+
+    def _send(self, path: str, query: Query | None, accept: str) -> requests.Response:
         def ask() -> requests.Response:
             return self._session.get(
                 f"{self._base_url}{path}",
@@ -128,7 +213,7 @@ class HttpClient:
             self._sleep(RECONNECT_AFTER)
             return ask()
 
-    def _read(self, answer: requests.Response, path: str) -> bytes:
+    def _body(self, answer: requests.Response, path: str) -> bytes:
         """The body, unless it is too long or comes too slowly. A body shorter than announced is an HTTPError."""
         deadline = self._clock() + self._patience.whole
         body = bytearray()
@@ -140,39 +225,21 @@ class HttpClient:
                 raise SourceUnavailableError(f"{self.source} did not finish answering {path} in time.")
         return bytes(body)
 
-    def _fail(self, answer: requests.Response, body: bytes, path: str) -> NoReturn:
-        status = answer.status_code
-        message = f"{self.source} answered {path} with {status}{_said(body)}."
-        if of_http_status(status) is FailureKind.PERMANENT:
-            raise SourceRefusedError(f"{message} Check the symbol, the key and base_url in prices.yaml.", status)
-        seconds = retry_after(answer.headers.get("Retry-After"), datetime.now(UTC))
-        if seconds is None:
-            seconds = PAUSES.get(status)
-        if seconds is None:
-            raise SourceUnavailableError(message)
-        self.pause(seconds, message)
+    def _fail(self, said: Said, path: str, about: About) -> NoReturn:
+        words = f": {said.text[:SAID_CHARACTERS]}" if said.text else ""
+        message = f"{self.source} answered {path} with {said.status}{words}."
+        if not said.is_page and self._says_unknown(said):
+            which = about.symbol or "one of the symbols"
+            raise UnknownSymbolError(f"{message} It does not know {which}: correct it in prices.yaml.", about.symbol)
+        named = said.named_pause(self._now())
+        if said.of_question and not named:
+            self.failed(message, about, first=QUESTION_PAUSE, question=True)
+        self.failed(message, about, first=FIRST_PAUSES.get(said.status, 0.0), named=named)
 
 
-def retry_after(value: str | None, now: datetime) -> float | None:
-    """Seconds to wait by a Retry-After header, which is a number or a date; None for anything else."""
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            at = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        seconds = ((at if at.tzinfo else at.replace(tzinfo=UTC)) - now).total_seconds()
-    return min(max(seconds, 0.0), LONGEST_PAUSE) if math.isfinite(seconds) else None
-
-
-def _said(body: bytes) -> str:
-    """What a source gives as its reason, fit for one line of a log."""
-    text = " ".join(body[:1000].decode("utf-8", "replace").split())
-    text = "".join(sign for sign in text if sign.isprintable())[:SAID_CHARACTERS]
-    return f": {text}" if text else ""
+def _names(about: About) -> tuple[str, str, str]:
+    """What failures are remembered by: the source's in a row, this question's, and this question's refusals."""
+    return EVERYTHING, str(about), f"{about}, refused"
 
 
 def _no_number(name: str) -> NoReturn:

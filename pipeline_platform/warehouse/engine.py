@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
+from typing import Any
 
 import psycopg
 import sqlalchemy as sa
 
 from pipeline_platform.core.failures import FailureKind, of_sqlstate
-from pipeline_platform.errors import PermanentError, PoisonError, TransientError, WarehouseUnavailableError
+from pipeline_platform.errors import (
+    PermanentError,
+    PoisonError,
+    TransientError,
+    WarehouseUnavailableError,
+    interrupt_behind,
+)
+from pipeline_platform.warehouse.interruptible import Connection
 
 _ERRORS = {
     FailureKind.TRANSIENT: TransientError,
@@ -51,7 +60,7 @@ def connect(
     parsed = sa.make_url(url).set(drivername="postgresql+psycopg")
     said = [f"-c {name}={value}" for name, value in {**SERVER_KEEPALIVE, **settings}.items()]
     options = " ".join(["-c timezone=UTC", *said, *parsed.normalized_query.get("options", ())])
-    return sa.create_engine(
+    engine = sa.create_engine(
         parsed,
         pool_size=pool_size,
         max_overflow=2,
@@ -59,6 +68,12 @@ def connect(
         pool_timeout=15,
         connect_args={"connect_timeout": 10, "application_name": application, "options": options, **KEEPALIVE},
     )
+
+    @sa.event.listens_for(engine, "do_connect")
+    def open_connection(_dialect: Any, _record: Any, args: Any, named: Any) -> Connection:
+        return Connection.connect(*args, **named)
+
+    return engine
 
 
 def kind_of(error: BaseException) -> FailureKind:
@@ -78,16 +93,25 @@ def kind_of(error: BaseException) -> FailureKind:
 def warehouse_errors() -> Iterator[None]:
     """The driver's errors as Transient-, Poison- or PermanentError, without SQL or parameters.
 
-    WarehouseUnavailableError, which is a TransientError, when nobody answers.
+    WarehouseUnavailableError, which is a TransientError, when nobody answers. An interrupt stays what it is.
     """
+    before = sys.exception()
     try:
         yield
-    except (sa.exc.DBAPIError, sa.exc.TimeoutError, psycopg.Error) as error:
-        original = getattr(error, "orig", error)
-        state = getattr(original, "sqlstate", None)
-        lines = str(original).strip().splitlines()
-        message = lines[0][:200] if lines else type(original).__name__
-        kind = kind_of(error)
-        if kind is FailureKind.TRANSIENT and (state is None or state.startswith(("08", "57P"))):
-            raise WarehouseUnavailableError("The warehouse cannot be reached.") from error
-        raise _ERRORS[kind](f"The warehouse refused ({state or type(original).__name__}): {message}") from error
+    except BaseException as error:
+        if (interrupt := interrupt_behind(error, before)) not in (None, error):
+            raise interrupt from None  # type: ignore[misc]
+        if not isinstance(error, sa.exc.DBAPIError | sa.exc.TimeoutError | psycopg.Error):
+            raise
+        raise _ours(error) from error
+
+
+def _ours(error: Exception) -> Exception:
+    original = getattr(error, "orig", error)
+    state = getattr(original, "sqlstate", None)
+    lines = str(original).strip().splitlines()
+    message = lines[0][:200] if lines else type(original).__name__
+    kind = kind_of(error)
+    if kind is FailureKind.TRANSIENT and (state is None or state.startswith(("08", "57P"))):
+        return WarehouseUnavailableError("The warehouse cannot be reached.")
+    return _ERRORS[kind](f"The warehouse refused ({state or type(original).__name__}): {message}")

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from pipeline_platform.core.batches import Batch
 from pipeline_platform.core.entries import ZERO, EntryId
-from pipeline_platform.core.failures import Failure, FailureKind
+from pipeline_platform.core.failures import ENDED, Failure, FailureKind
 from pipeline_platform.warehouse.alerts import alert_of_failure, alert_of_queue
 from pipeline_platform.warehouse.engine import warehouse_errors
 from pipeline_platform.warehouse.ledger_rows import (
@@ -166,7 +166,7 @@ class Ledger:
         """Records a failed attempt, unless a later one has begun or the batch is settled.
 
         After a transient failure the batch is `planned` again, after any other `failed`: the planner takes up both
-        when their time has come. That a run was lost is only news while nothing else is known of the attempt's end.
+        when their time has come. That a run was lost or canceled is only news while nothing else is known of its end.
         """
         statement = (
             sa.update(assets)
@@ -178,7 +178,7 @@ class Ledger:
             )
             .returning(assets.c.stream)
         )
-        if failure.kind is FailureKind.LOST:
+        if failure.kind in ENDED:
             statement = statement.where(assets.c.not_before.is_(None))
         if failure.run_id is not None:
             statement = statement.values(run_id=failure.run_id, run_ids=runs_with(failure.run_id))

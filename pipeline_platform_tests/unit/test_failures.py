@@ -14,7 +14,7 @@ from pipeline_platform.core.failures import (
     of_sqlstate,
 )
 
-TRANSIENT, PERMANENT, POISON, LOST = FailureKind
+TRANSIENT, PERMANENT, POISON, LOST, CANCELED = FailureKind
 CAREFUL = NextStep.CAREFUL
 
 
@@ -74,8 +74,8 @@ def test_http_statuses(status: int, kind: FailureKind) -> None:
     assert of_http_status(status) is kind
 
 
-@pytest.mark.parametrize("kind", [TRANSIENT, PERMANENT])
-def test_no_outage_and_no_wrong_setting_ever_gives_data_up(kind: FailureKind) -> None:
+@pytest.mark.parametrize("kind", [TRANSIENT, PERMANENT, CANCELED])
+def test_no_outage_no_wrong_setting_and_no_cancel_ever_gives_data_up(kind: FailureKind) -> None:
     for mode in (NextStep.PLAIN, CAREFUL, NextStep.BURY):
         assert next_step([_failure(kind, mode)] * 1000, 1) is NextStep.PLAIN
 

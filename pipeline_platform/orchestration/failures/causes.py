@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import dagster as dg
 from dagster_shared.error import SerializableErrorInfo
 
-from pipeline_platform.core.failures import FailureKind
+from pipeline_platform.core.failures import RUN_CANCELED, FailureKind
 from pipeline_platform.errors import PoisonError, TransientError
 
 _TELLING = {
@@ -35,18 +35,18 @@ def cause_of(instance: dg.DagsterInstance, record: dg.RunRecord) -> Cause:
     run = record.dagster_run
     found = instance.get_records_for_run(run.run_id, of_type=_TELLING, limit=_EVENTS, ascending=False).records
     events = [event for record in reversed(found) if (event := record.event_log_entry.dagster_event) is not None]
+    ending = next((event for event in reversed(events) if event.is_failure or _is_cancel(event)), None)
+    if run.status is dg.DagsterRunStatus.CANCELED:
+        return Cause(FailureKind.CANCELED, RUN_CANCELED, _message(ending) or "The run was canceled.")
     for event in events:
         if event.event_type is dg.DagsterEventType.STEP_FAILURE and event.step_failure_data.error is not None:
             raised = _innermost(event.step_failure_data.error)
             name = raised.cls_name or "Exception"
             return Cause(_kind(name), name, _text(raised), event.step_key or "")
-    ending = next((event for event in reversed(events) if event.is_failure or _is_cancel(event)), None)
     for event in reversed(events):
         error = _error_of(event)
         if error is not None:
             return Cause(FailureKind.LOST, error.cls_name or "Exception", _text(_innermost(error)))
-    if run.status is dg.DagsterRunStatus.CANCELED:
-        return Cause(FailureKind.LOST, "RunCanceled", _message(ending) or "The run was canceled.")
     name = "RunLost" if record.start_time else "RunNotStarted"
     return Cause(FailureKind.LOST, name, _message(ending) or "The run was marked as failed; nothing says why.")
 
