@@ -12,6 +12,7 @@ import io
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
+from urllib.parse import quote
 
 from pipeline_platform.errors import UnknownSymbolError
 from pipeline_platform.sources.daily_rates import DailyRates, currencies
@@ -59,7 +60,7 @@ class Ecb(DailyRates):
         if base != "EUR":
             words = f"{self.name} has rates of EUR only; write EUR-{base} for {symbol} in prices.yaml."
             raise UnknownSymbolError(words, symbol)
-        path = f"/service/data/EXR/D.{other}.EUR.SP00.A"
+        path = f"/service/data/EXR/D.{quote(other, safe='')}.EUR.SP00.A"
         header, rows = self._http.ask(
             path,
             {**query, "format": "csvdata"},

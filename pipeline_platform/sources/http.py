@@ -227,7 +227,7 @@ class HttpClient:
 
     def _fail(self, said: Said, path: str, about: About) -> NoReturn:
         words = f": {said.text[:SAID_CHARACTERS]}" if said.text else ""
-        message = f"{self.source} answered {path} with {said.status}{words}."
+        message = f"{self.source} answered {path} with {said.status}{words}.{_advice(said)}"
         if not said.is_page and self._says_unknown(said):
             which = about.symbol or "one of the symbols"
             raise UnknownSymbolError(f"{message} It does not know {which}: correct it in prices.yaml.", about.symbol)
@@ -240,6 +240,16 @@ class HttpClient:
 def _names(about: About) -> tuple[str, str, str]:
     """What failures are remembered by: the source's in a row, this question's, and this question's refusals."""
     return EVERYTHING, str(about), f"{about}, refused"
+
+
+def _advice(said: Said) -> str:
+    """What is worth a look when it stays so."""
+    if said.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return " If this stays, check the key in prices.yaml, and whether this machine may ask."
+    if 300 <= said.status < 400:
+        where = said.headers.get("Location", "elsewhere")[:SAID_CHARACTERS]
+        return f" It points to {where}: check base_url in prices.yaml."
+    return ""
 
 
 def _no_number(name: str) -> NoReturn:
