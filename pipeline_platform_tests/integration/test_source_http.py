@@ -408,15 +408,15 @@ def test_a_refusal_without_a_known_reason_holds_all_workers_from_that_question_a
         assert "has refused the quotes of BTC-USD 1 times in a row" in other.quotes(["BTC-USD"]).rejected[0]
         assert server.requests.total() == before
         client.hset(
-            "pp:failing:coinbase", "quotes of BTC-USD, refused", f"9 {time.time() - 90_000} {time.time() - 4000}"
+            "pp:budget:coinbase:failing", "quotes of BTC-USD, refused", f"9 {time.time() - 90_000} {time.time() - 4000}"
         )
         assert "for 25 hours" in one.quotes(["BTC-USD"]).refused["BTC-USD"]
         server.faults.clear()
         client.hset(
-            "pp:failing:coinbase", "quotes of BTC-USD, refused", f"9 {time.time() - 90_000} {time.time() - 4000}"
+            "pp:budget:coinbase:failing", "quotes of BTC-USD, refused", f"9 {time.time() - 90_000} {time.time() - 4000}"
         )
         assert len(other.quotes(["BTC-USD"]).found) == 1
-        assert client.hgetall("pp:failing:coinbase") == {}
+        assert client.hgetall("pp:budget:coinbase:failing") == {}
         one.close()
         other.close()
 
