@@ -32,9 +32,9 @@ def pauses_table() -> str:
         rows.append(f"| {status:d} {HTTPStatus(status).phrase} | {seconds:g} s | {everybody} |")
     for words, seconds in THROTTLES.items():
         rows.append(f"| Kraken: `{words}` | {seconds:g} s | {everybody} |")
+    statuses = ", ".join(f"{each:d}" for each in sorted(OF_QUESTIONS))
     rows += [
-        f"| {', '.join(f'{each:d}' for each in sorted(OF_QUESTIONS))} with an error object in JSON | {QUESTION_PAUSE:g} s |"
-        " this question alone |",
+        f"| {statuses} with an error object in JSON | {QUESTION_PAUSE:g} s | this question alone |",
         f"| Anything else: 5xx, a page of HTML, what is not whole JSON | none, then {AT_ONCE:g} s | {everybody} |",
     ]
     return "\n".join(rows) + "\n"
