@@ -34,9 +34,10 @@ from pipeline_platform.queue.budgets import RedisBudget
 from pipeline_platform.queue.connection import connect
 from pipeline_platform.sources.catalog import KINDS, open_source
 from pipeline_platform.sources.failures import named_pause, retry_after
-from pipeline_platform.sources.http import About, HttpClient, Patience
+from pipeline_platform.sources.http import HttpClient, Patience
 from pipeline_platform.sources.plan import SourcePlan
 from pipeline_platform.sources.protocol import Source
+from pipeline_platform.sources.series import About
 from pipeline_platform_tests.contract.price_cases import Purse, Rejected
 
 NOW = datetime(2026, 11, 20, 18, 20, 30, tzinfo=UTC)
