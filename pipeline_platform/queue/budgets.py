@@ -98,7 +98,7 @@ class RedisBudget:
         self._pause = client.register_script(PAUSE)
         self._failures = client.register_script(FAILURES)
         self._client = client
-        self._keys, self._failing = [f"pp:budget:{source}"], f"pp:failing:{source}"
+        self._keys, self._failing = [f"pp:budget:{source}"], f"pp:budget:{source}:failing"
         self._source, self._allowance = source, allowance
         self._patience, self._clock, self._sleep = patience, clock, sleep
 

@@ -107,7 +107,7 @@ def test_a_question_that_is_refused_for_no_known_reason_waits_by_itself(
     case: Case, status: int, body: Any, source: Source, server: PriceServer, purse: Purse
 ) -> None:
     if case.kind == "ecb" and status == 200:
-        pytest.skip("it is asked for CSV")
+        status = 404  # it is asked for CSV
     case.misbehave(server, Fault(status=status, body=body))
     for spent, later in [(1, 9), (1, 2), (2, 19), (2, 2), (3, 0)]:  # every second time it is not even asked
         with pytest.raises(QuestionRefusedError):
@@ -142,6 +142,11 @@ def test_what_has_failed_for_a_day_is_permanent(
     with pytest.raises(SourceRefusedError, match=r"for 25 hours: check .* prices\.yaml") as caught:
         list(source.candles(case.symbol, case.interval, case.range(30), Rejected()))
     assert caught.value.symbol == (case.symbol if symbol else None)
+    if symbol:  # its pause is not over, and it is not told as passing meanwhile
+        spent = source.spent
+        with pytest.raises(SourceRefusedError, match=r"is not asked for .* for 25 hours"):
+            list(source.candles(case.symbol, case.interval, case.range(30), Rejected()))
+        assert source.spent == spent
 
 
 @each_case
