@@ -27,8 +27,8 @@ def ask_columns(columns: Sequence[str], spec: StreamSpec, name: str) -> None:
     """Raises PermanentError when no event made of these columns could be one of the stream."""
     twice = sorted({column for column in columns if list(columns).count(column) > 1})
     if twice or not all(columns):
-        which = f"the column {twice[0]!r} twice" if twice else "a column without a name"
-        raise PermanentError(f"{name} has {which}; give each a name of its own.")
+        which = f"twice ({twice[0]!r})" if twice else "not at all"
+        raise PermanentError(f"{name}: the header names a column {which}; give each a name of its own.")
     if not spec.fields.intersection(columns):
         has = ", ".join(map(repr, columns)) or "none"
         raise PermanentError(f"{name} has no column of the stream {spec.name}: it has {_cut(has)}; {_wanted(spec)}.")
