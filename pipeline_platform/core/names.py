@@ -26,8 +26,9 @@ TABLES = frozenset(
     {
         *("assets", "assets_failed", "assets_latest", "batch_receipts", "dead_letters", "replays", "breakers"),
         *("alerts", "alert_deliveries", "audit", "streams", "users", "ledger_totals", "rollups", "rollup_marks"),
-        *("price_quotes", "price_candles", "price_days", "orders_usd", "orders_usd_1d"),
-        *("prices_quotes", "prices_quotes_history", "prices_candles", "prices_daily"),
+        *("price_quotes", "price_candles", "price_days", "price_nothing", "price_refusals"),
+        *("prices_quotes", "prices_quotes_history", "prices_candles", "prices_daily", "prices_gaps"),
+        *("prices_nothing", "prices_refused", "orders_usd", "orders_usd_1d"),
         *("alembic_version", "pipeline_alembic_version"),
     }
 )
