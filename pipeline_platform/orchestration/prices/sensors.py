@@ -16,8 +16,9 @@ import dagster as dg
 from pipeline_platform.core.price_partitions import cell_of, day_ranges, instrument_key
 from pipeline_platform.core.time_ranges import TimeRange, of_day, of_days
 from pipeline_platform.errors import TransientError
-from pipeline_platform.orchestration.prices.assets import CANDLES
 from pipeline_platform.orchestration.prices.checks import DELAY
+from pipeline_platform.orchestration.prices.keys import CANDLES
+from pipeline_platform.orchestration.prices.parked import parked_symbols
 from pipeline_platform.orchestration.prices.partitions import instrument_keys
 from pipeline_platform.orchestration.prices.planned import missed
 from pipeline_platform.orchestration.prices.resources import PriceSources
@@ -34,8 +35,7 @@ from pipeline_platform.orchestration.resources import Warehouse
 from pipeline_platform.sources.plan import PricePlan
 from pipeline_platform.warehouse.etl_ledger import EtlLedger
 
-# When gaps that asking did not close are asked for again: a source that answered has nothing there, one that did not
-# may be back soon.
+# When gaps that asking did not close are asked for again: nobody has answered for them, and may soon.
 LATER, SOON = timedelta(hours=6), timedelta(minutes=10)
 NEAR_DAYS = 7  # days to compute that are nearer to each other are one run
 
@@ -62,7 +62,9 @@ def price_sensors(plan: PricePlan, start: date, times: PriceTimes) -> list[dg.Se
             if skip := busy(context.instance, CANDLES_JOB):
                 return skip
             since = max(now - timedelta(days=times.catch_up_days), of_days(start, start).start)
-            gaps = missed(warehouse.engine, price_sources.plan, TimeRange(since, now - DELAY), now)
+            parked = parked_symbols(warehouse.engine, "candles")
+            within = TimeRange(since, now - DELAY)
+            gaps = missed(warehouse.engine, price_sources.plan, within, now, due=True, parked=parked)
         except TransientError as error:
             return dg.SkipReason(f"{error} The next tick tries again.")
         ranges = [span for each in gaps for span in each.ranges]
