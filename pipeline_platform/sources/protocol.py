@@ -10,7 +10,7 @@ from typing import Protocol
 from pipeline_platform.core.calendars import Calendar
 from pipeline_platform.core.prices import Candle, Interval, Quote
 from pipeline_platform.core.time_ranges import TimeRange
-from pipeline_platform.errors import SourceUnavailableError
+from pipeline_platform.errors import SourceRefusedError, SourceUnavailableError
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Quotes:
     found: list[Quote] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     rejected: list[str] = field(default_factory=list)
-    trouble: SourceUnavailableError | None = None
+    trouble: SourceUnavailableError | SourceRefusedError | None = None
 
 
 class Rejects(Protocol):
@@ -37,9 +37,10 @@ class Source(Protocol):
     """A source of prices. Symbols are the source's own (`BTCUSDT`, `BTC-USD`, `bitcoin`).
 
     Every method that asks the source raises SourceUnavailableError (a later attempt may succeed; `retry_after` says
-    when, if the source did), SourceRefusedError (an unknown symbol, which it has as `symbol`; or everything, for a day)
-    or SourceShapeError (the answer is not what the source's documents promise; names the field). One record at odds is
-    no error: it is rejected, and the others are given. Nothing is asked without the shared budget's leave.
+    when), UnknownSymbolError (the source says so; it has the `symbol`), SourceRefusedError (the same failure for a day;
+    `symbol` where it concerns one alone) or SourceShapeError (the answer is not what the source's documents promise;
+    names the field). One record at odds is no error: it is rejected, and the others are given. Nothing is asked without
+    the shared budget's leave.
     """
 
     @property

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -14,50 +12,19 @@ import pytest
 from pipeline_platform.core.budgets import Priority
 from pipeline_platform.core.prices import Interval, faults
 from pipeline_platform.core.time_ranges import TimeRange, cost
-from pipeline_platform.errors import SettingError, SourceRefusedError, SourceShapeError, SourceUnavailableError
+from pipeline_platform.errors import (
+    SettingError,
+    SourceUnavailableError,
+    UnknownSymbolError,
+)
 from pipeline_platform.local.price_server.faults import Fault
-from pipeline_platform.local.price_server.server import PriceServer, serving
-from pipeline_platform.sources.protocol import Quotes, Source
-from pipeline_platform_tests.contract.price_cases import CASES, NOW, Case, Purse, Rejected, quoted
+from pipeline_platform.local.price_server.server import PriceServer
+from pipeline_platform.sources.protocol import Source
+from pipeline_platform_tests.contract.price_cases import CASES, NOW, Case, Purse, Rejected, each_case
 
-each_case = pytest.mark.parametrize("case", CASES, ids=[case.kind for case in CASES])
 with_pages = pytest.mark.parametrize(
     "case", [case for case in CASES if case.kind != "kraken"], ids=lambda case: case.kind
 )
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[PriceServer]:
-    """One server for the module; its clock stands still."""
-    with serving(clock=lambda: NOW) as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: PriceServer) -> PriceServer:
-    """The server, well-behaved and with its counters at zero."""
-    running.faults.clear()
-    running.requests.clear()
-    running.asked = []
-    return running
-
-
-@pytest.fixture
-def purse() -> Purse:
-    """A budget without limits."""
-    return Purse()
-
-
-@pytest.fixture
-def source(case: Case, server: PriceServer, purse: Purse) -> Iterator[Source]:
-    """The source of the case."""
-    source = case.open(server, purse)
-    yield source
-    source.close()
-
-
-def _misbehave(server: PriceServer, case: Case, fault: Fault) -> None:
-    server.faults.set(case.path, fault)
 
 
 @each_case
@@ -139,7 +106,7 @@ def test_everything_within_reach_is_there(case: Case, source: Source, server: Pr
 
 @each_case
 def test_an_empty_answer_is_no_candles(case: Case, source: Source, server: PriceServer) -> None:
-    _misbehave(server, case, Fault(change=lambda body: case.with_rows(body, [])))
+    case.misbehave(server, Fault(change=lambda body: case.with_rows(body, [])))
     assert list(source.candles(case.symbol, case.interval, case.range(30), Rejected())) == []
 
 
@@ -154,7 +121,7 @@ def test_a_gap_is_left_as_it_is(case: Case, source: Source, server: PriceServer)
         rows = case.rows(body)
         return case.with_rows(body, [row for row in rows if not _is_of(case, row, gone)])
 
-    _misbehave(server, case, Fault(change=without))
+    case.misbehave(server, Fault(change=without))
     there = [each.open_time for each in source.candles(case.symbol, case.interval, wanted, Rejected())]
     assert there == [at for at in times if at not in gone]
 
@@ -188,7 +155,7 @@ def test_the_order_and_repetition_of_an_answer_do_not_matter(case: Case, source:
         mixed = rows[::2][::-1] + rows[1::2] + rows[:3]
         return case.with_rows(body, [*mixed, *last])
 
-    _misbehave(server, case, Fault(change=shuffled))
+    case.misbehave(server, Fault(change=shuffled))
     candles = list(source.candles(case.symbol, case.interval, wanted, Rejected()))
     assert candles == case.expected(server.truth, wanted)
     assert all(one.open_time < other.open_time for one, other in pairwise(candles))
@@ -203,147 +170,18 @@ def test_timestamps_in_microseconds_are_the_same_times(case: Case, source: Sourc
             row[0] *= case.to_microseconds
         return body
 
-    _misbehave(server, case, Fault(change=finer))
-    assert list(source.candles(case.symbol, case.interval, wanted, Rejected())) == case.expected(server.truth, wanted)
-
-
-@pytest.mark.parametrize(
-    ("case", "change", "path"),
-    [
-        pytest.param(case, change, path, id=f"{case.kind}-{number}-{path}")
-        for case in CASES
-        for number, (change, path) in enumerate(case.broken)
-    ],
-)
-def test_a_changed_shape_is_permanent_and_names_source_and_field(
-    case: Case, change: Callable[[Any], Any], path: str, server: PriceServer, purse: Purse
-) -> None:
-    source = case.open(server, purse)
-    _misbehave(server, case, Fault(change=change))
-    with pytest.raises(SourceShapeError) as caught:
-        list(source.candles(case.symbol, case.interval, case.range(30), Rejected()))
-    assert str(caught.value).startswith(f"{case.kind} answered with a shape we do not know: ")
-    assert path in str(caught.value)
-    assert source.spent == 1
-    source.close()
-
-
-@each_case
-@pytest.mark.parametrize("status", [429, 418])
-def test_too_many_requests_pause_everybody_for_as_long_as_the_source_says(
-    case: Case, status: int, source: Source, server: PriceServer, purse: Purse
-) -> None:
-    body = {"code": -1003, "msg": "Too many requests."}
-    _misbehave(server, case, Fault(status=status, body=body, headers={"Retry-After": "37"}))
-    with pytest.raises(SourceUnavailableError, match="Too many requests") as caught:
-        list(source.candles(case.symbol, case.interval, case.range(30), Rejected()))
-    assert caught.value.retry_after == 37
-    assert purse.pauses == [37]
-    assert source.spent == 1
-
-
-@each_case
-@pytest.mark.parametrize(("status", "seconds"), [(429, 10), (418, 120)])
-def test_without_retry_after_the_pause_is_ours(
-    case: Case, status: int, seconds: float, source: Source, server: PriceServer, purse: Purse
-) -> None:
-    _misbehave(server, case, Fault(status=status, body="slow down"))
-    with pytest.raises(SourceUnavailableError, match="slow down"):
-        list(source.candles(case.symbol, case.interval, case.range(30), Rejected()))
-    assert purse.pauses == [seconds]
-
-
-@each_case
-@pytest.mark.parametrize("status", [500, 502, 503, 504, 520])
-def test_failures_of_the_server_are_transient_and_left_to_the_asker(
-    case: Case, status: int, source: Source, server: PriceServer, purse: Purse
-) -> None:
-    _misbehave(server, case, Fault(status=status, body="<html>Bad Gateway</html>", times=1))
-    with pytest.raises(SourceUnavailableError, match=str(status)):
-        list(source.candles(case.symbol, case.interval, case.range(30), Rejected()))
-    assert (purse.pauses, source.spent) == ([], 1)
-    assert list(source.candles(case.symbol, case.interval, case.range(30), Rejected())) == case.expected(
-        server.truth, case.range(30)
-    )
-
-
-@each_case
-@pytest.mark.parametrize("status", [301, 400, 401, 403, 410, 451])
-def test_refusals_are_permanent(case: Case, status: int, source: Source, server: PriceServer) -> None:
-    _misbehave(server, case, Fault(status=status, body={"message": "not you"}, headers={"Location": "/elsewhere"}))
-    with pytest.raises(SourceRefusedError, match="not you" if status != 301 else "301") as caught:
-        list(source.candles(case.symbol, case.interval, case.range(30), Rejected()))
-    assert caught.value.status == status
-    assert source.spent == 1
-
-
-@each_case
-def test_a_server_that_hangs_is_given_up(case: Case, server: PriceServer, purse: Purse) -> None:
-    source = case.open(server, purse, patience=0.3)
-    _misbehave(server, case, Fault(hang=30, times=1))
-    begun = time.monotonic()
-    with pytest.raises(SourceUnavailableError, match="in time"):
-        list(source.candles(case.symbol, case.interval, case.range(30), Rejected()))
-    assert time.monotonic() - begun < 3
-    source.close()
-
-
-@each_case
-@pytest.mark.parametrize("keep", [0.0, 0.5, 0.99])
-def test_a_truncated_body_is_transient(case: Case, keep: float, source: Source, server: PriceServer) -> None:
-    _misbehave(server, case, Fault(keep=keep))
-    with pytest.raises(SourceUnavailableError, match="broke off"):
-        list(source.candles(case.symbol, case.interval, case.range(30), Rejected()))
-
-
-@each_case
-@pytest.mark.parametrize("keep", [0.55, 0.95])
-def test_a_body_cut_by_a_proxy_that_says_nothing_is_transient(
-    case: Case, keep: float, source: Source, server: PriceServer
-) -> None:
-    _misbehave(server, case, Fault(keep=keep, quiet=True))
-    with pytest.raises(SourceUnavailableError, match="not whole"):
-        list(source.candles(case.symbol, case.interval, case.range(30), Rejected()))
-
-
-@each_case
-def test_a_connection_that_was_dropped_once_is_made_again(case: Case, source: Source, server: PriceServer) -> None:
-    _misbehave(server, case, Fault(drop=True, times=1))
-    wanted = case.range(30)
+    case.misbehave(server, Fault(change=finer))
     assert list(source.candles(case.symbol, case.interval, wanted, Rejected())) == case.expected(server.truth, wanted)
 
 
 @each_case
-def test_a_server_that_drops_every_connection_is_unavailable(case: Case, source: Source, server: PriceServer) -> None:
-    _misbehave(server, case, Fault(drop=True))
-    with pytest.raises(SourceUnavailableError, match="cannot be reached"):
-        list(source.candles(case.symbol, case.interval, case.range(30), Rejected()))
-    assert sum(server.requests.values()) == 2
-
-
-@each_case
-def test_a_failure_in_the_middle_keeps_the_pages_before_it(case: Case, source: Source, server: PriceServer) -> None:
-    if case.kind == "kraken":
-        pytest.skip("Kraken's reach is one page")
-    wanted = case.range(case.page * 2)
-    reading = source.candles(case.symbol, case.interval, wanted, Rejected())
-    first = [next(reading)]
-    _misbehave(server, case, Fault(status=503))
-    with pytest.raises(SourceUnavailableError):
-        first.extend(reading)
-    assert first == case.expected(server.truth, wanted)[: len(first)]
-    assert len(first) > case.page // 2
-
-
-@each_case
-def test_an_unknown_symbol_is_refused(case: Case, source: Source, server: PriceServer) -> None:
-    if case.kind == "ecb":  # which says 404 both for that and for a range without rates
-        assert list(source.candles(case.unknown, case.interval, case.range(30), Rejected())) == []
-    else:
-        with pytest.raises(SourceRefusedError, match=r"prices\.yaml"):
-            list(source.candles(case.unknown, case.interval, case.range(30), Rejected()))
-    with pytest.raises(SourceRefusedError, match=r"prices\.yaml"):
-        source.quotes([case.unknown])
+def test_an_unknown_symbol_is_refused_and_named(case: Case, source: Source, server: PriceServer) -> None:
+    with pytest.raises(UnknownSymbolError, match=r"prices\.yaml") as caught:
+        list(source.candles(case.unknown, case.interval, case.range(30), Rejected()))
+    assert caught.value.symbol == case.unknown
+    answer = source.quotes([case.unknown])
+    assert (answer.found, list(answer.refused)) == ([], [case.unknown])
+    assert "prices.yaml" in answer.refused[case.unknown]
 
 
 @each_case
@@ -360,24 +198,6 @@ def test_every_interval_that_the_source_has_is_the_truth(case: Case, source: Sou
         wanted = TimeRange(end - 7 * interval.length, end)
         expected = case.expect(server.truth, case.kind, interval, wanted)
         assert list(source.candles(case.symbol, interval, wanted, Rejected())) == expected
-
-
-@each_case
-def test_quotes_are_the_latest_prices_in_the_order_asked(case: Case, source: Source, server: PriceServer) -> None:
-    quotes = source.quotes([case.other, case.symbol]).found
-    assert [each.symbol for each in quotes] == [case.other, case.symbol]
-    assert quotes[1] == quoted(case, server.truth)
-    assert source.quotes([]) == Quotes()
-
-
-@each_case
-def test_quotes_of_a_changed_shape_are_refused(case: Case, source: Source, server: PriceServer) -> None:
-    def changed(body: Any) -> Any:
-        return body.replace("OBS_VALUE", "VALUE") if isinstance(body, str) else {"nothing": 1}
-
-    server.faults.set(case.quotes_path, Fault(change=changed))
-    with pytest.raises((SourceShapeError, SourceRefusedError), match=case.kind):
-        source.quotes([case.symbol])
 
 
 @each_case
