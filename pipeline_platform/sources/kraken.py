@@ -19,9 +19,10 @@ from pipeline_platform.core.time_ranges import TimeRange
 from pipeline_platform.errors import UnknownSymbolError
 from pipeline_platform.sources.adapter import Adapter
 from pipeline_platform.sources.failures import QUESTION_PAUSE, Said, named_pause
-from pipeline_platform.sources.http import About, Query
+from pipeline_platform.sources.http import Query
 from pipeline_platform.sources.quoting import Latest
 from pipeline_platform.sources.records import Odd, sort_out
+from pipeline_platform.sources.series import About
 from pipeline_platform.sources.shapes import Node
 
 KEPT = 720
@@ -107,9 +108,9 @@ class Kraken(Adapter):
             words = f"{message} It does not know {about.symbol}: correct it in prices.yaml."
             raise UnknownSymbolError(words, about.symbol)
         if all(each.startswith(OF_QUESTIONS) for each in errors):
-            self._http.failed(message, about, first=QUESTION_PAUSE, question=True)
+            self._http.failures.failed(message, about, first=QUESTION_PAUSE, question=True)
         first = max((THROTTLES[name] for name in THROTTLES for each in errors if each.startswith(name)), default=0.0)
-        self._http.failed(message, about, first=first, named=named_pause(" ".join(errors), self._clock()))
+        self._http.failures.failed(message, about, first=first, named=named_pause(" ".join(errors), self._clock()))
 
 
 def _traded(row: Node) -> datetime:
