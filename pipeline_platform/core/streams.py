@@ -44,6 +44,9 @@ SUFFIXES = ("_series", "_events", "_minutes", "_hours", "_days", "_event_ids", "
 MEASURE_SUFFIXES = ("count", "sum", "min", "max", "avg", "var", "m2", "first", "first_ts", "last", "last_ts")
 _DURATION = re.compile(r"([0-9]{1,12})\s*(s|m|h|d)\Z")
 _LONGEST = timedelta(days=36_500)
+# Each day of events is a partition, and a statement over all of them locks each and its index: ten years are as many as
+# PostgreSQL has room for, several times over, where `max_locks_per_transaction` is what we start it with.
+MOST_DAYS = 3_660
 _SHORTEST_UNIQUE = timedelta(minutes=1)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -85,7 +88,7 @@ class Policies(_Frozen):
     unknown_fields: Literal["reject", "ignore"] = "reject"
     late_after: timedelta = timedelta(hours=1)
     future_tolerance: timedelta = timedelta(minutes=5)
-    retention_days: int = Field(90, ge=1, le=36_500)
+    retention_days: int = Field(90, ge=1)
     windows: Literal["1m"] = "1m"
     unique_for: timedelta = timedelta(days=7)
 
@@ -157,6 +160,16 @@ class StreamSpec(_Frozen):
             for name in sorted(derived & taken):
                 raise _at("measures", measure, f"{name} would name both a column of the aggregates and another field")
             taken |= derived
+        return self
+
+    @model_validator(mode="after")
+    def _days_are_few(self) -> Self:
+        days, ahead = self.policies.retention_days, self.policies.future_tolerance.days
+        if days + ahead > MOST_DAYS:
+            name = "retention_days" if days >= ahead else "future_tolerance"
+            together = " together with future_tolerance" if ahead and days >= ahead else ""
+            message = f"a stream holds at most {MOST_DAYS} days of events{together}: each is a partition"
+            raise _at("policies", name, message)
         return self
 
     @model_validator(mode="after")
