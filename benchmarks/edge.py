@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,16 +28,16 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.servers import HOST, Servers, gateway
 from pipeline_platform.local.accounts import server_account
 from pipeline_platform.local.lock import open_state_dir
-from pipeline_platform.local.ports import free_port
 from pipeline_platform.local.supervisor import Supervisor
 from pipeline_platform.local.valkey import ValkeyServer
 from pipeline_platform.queue.keys import KeyStore
 from pipeline_platform.queue.redis_streams import APPEND
 
 LINES = 1000
-HOST = "127.0.0.1"
+NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"  # to accept events no PostgreSQL is needed
 MAX_MEMORY = 3 * 2**30
 BULK_SECONDS = 3.0  # Redis by itself fills its memory with large entries within seconds
 
@@ -182,30 +181,6 @@ def valkey() -> Iterator[ValkeyServer]:
         shutil.rmtree(folder)
 
 
-@contextmanager
-def gateway(server: ValkeyServer) -> Iterator[tuple[int, int]]:
-    """One gateway process and its port; PostgreSQL is not needed to accept events. Yields port and pid."""
-    port = free_port()
-    environment = os.environ | {
-        "REDIS_URL": server.url(),
-        "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing",
-        "PIPELINE_HOST": HOST,
-        "PIPELINE_PORT": str(port),
-    }
-    process = subprocess.Popen([sys.executable, "-m", "pipeline_platform.gateway"], env=environment)
-    try:
-        for _ in range(200):
-            try:
-                urllib.request.urlopen(f"http://{HOST}:{port}/healthz", timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.05)
-        yield port, process.pid
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
 def cpu_seconds(pid: int) -> float:
     """User and system time of a process so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
@@ -238,7 +213,7 @@ def main() -> None:
         client = redis.Redis.from_url(server.url())
         _, token = KeyStore(client).create("benchmark", ["ingest"])
         single, many = event(1), b"\n".join(event(number) for number in range(LINES))
-        with gateway(server) as (port, pid):
+        with gateway(Servers(NOWHERE, server.url())) as (port, pid):
             measure(port, post(single, token), connections=4, seconds=0.5, http=True)
             for name, body, events, target in (
                 ("gateway, one event a POST", single, 1, "4,000 requests/s"),

@@ -16,10 +16,7 @@ import os
 import subprocess
 import sys
 import time
-import urllib.request
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +27,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.edge import event
-from benchmarks.servers import Servers, servers
-from pipeline_platform.local.ports import free_port
+from benchmarks.servers import HOST, gateway, servers
 from pipeline_platform.queue.keys import KeyStore
 
 HERE = Path(__file__).resolve().parents[1]
-HOST = "127.0.0.1"
 INGEST_EVERY = 0.05
 FLOODS = {
     "/healthz": False,
@@ -61,31 +56,6 @@ select series_id, timestamptz '2026-01-02' + n * interval '1 minute', 1, 1, 1, 1
 from telemetry_series, generate_series(1, 200) n;
 analyze;
 """
-
-
-@contextmanager
-def gateway(checkout: Path, where: Servers) -> Iterator[tuple[int, int]]:
-    """The port and the process of a checkout's gateway."""
-    port = free_port()
-    environment = os.environ | {
-        "PYTHONPATH": str(checkout),
-        "REDIS_URL": where.redis_url,
-        "DATABASE_URL": where.database_url,
-        "PIPELINE_HOST": HOST,
-        "PIPELINE_PORT": str(port),
-    }
-    process = subprocess.Popen([sys.executable, "-m", "pipeline_platform.gateway"], env=environment, cwd=checkout)
-    try:
-        for _ in range(200):
-            try:
-                urllib.request.urlopen(f"http://{HOST}:{port}/healthz", timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.05)
-        yield port, process.pid
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 def resident(pid: int) -> float:
@@ -203,7 +173,7 @@ def main() -> None:
         tokens = {scope: KeyStore(client).create(scope, [scope])[1] for scope in ("ingest", "read")}
         for path, keyed in FLOODS.items():
             for checkout in (*options.checkout, HERE):
-                with gateway(checkout.resolve(), where) as (port, pid):
+                with gateway(where, checkout.resolve()) as (port, pid):
                     row = measure(port, pid, tokens, path, keyed, options)
                 table.add_row(
                     path.partition("&")[0],

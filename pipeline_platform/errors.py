@@ -11,13 +11,15 @@
     |   +-- PoisonError             the data itself cannot be processed
     |   |   +-- TooManyBadLinesError    more of a batch's lines than can be found in one run
     |   +-- QueueRefusedError       Redis answers, and refuses for a reason that will not pass
-    |   +-- SourceRefusedError      a source of prices does not take our question
+    |   +-- SourceRefusedError      a source of prices has not taken our question for a day
+    |   |   +-- UnknownSymbolError      it says that it does not know the symbol
     |   +-- SourceShapeError        a source's answer has another shape than promised
     +-- TransientError      the same call may succeed later
         +-- QueueUnavailableError     Redis is away, loading, or refuses writes
         +-- QueueFullError            Redis is at its memory limit
         +-- WarehouseUnavailableError PostgreSQL is away or out of connections
         +-- SourceUnavailableError    a source of prices is away, or asks us to wait
+            +-- QuestionRefusedError      it refuses one question, and we do not know why; others it may answer
 
 An exception's message says what happened and what to do next; it never holds a secret.
 """
@@ -93,16 +95,33 @@ class SourceUnavailableError(TransientError):
         self.retry_after = retry_after
 
 
-class SourceRefusedError(PermanentError):
-    """A source of prices does not take our question: an unknown symbol, a wrong key, a wrong address."""
+class QuestionRefusedError(SourceUnavailableError):
+    """A source of prices refuses one question, for a reason that its documents do not give. Others it may answer."""
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+
+class SourceRefusedError(PermanentError):
+    """A source of prices has refused a question for a day; about `symbol`, where the question is about one."""
+
+    def __init__(self, message: str, symbol: str | None = None) -> None:
         super().__init__(message)
-        self.status = status  # of the HTTP answer, where the refusal is one
+        self.symbol = symbol
+
+
+class UnknownSymbolError(SourceRefusedError):
+    """A source of prices says that it does not know `symbol`; None: one of several, and it does not say which."""
 
 
 class SourceShapeError(PermanentError):
-    """A source's answer has another shape than its documents say; names the source and the field's path."""
+    """A source's answer has another shape than its documents say; names the source and the field's path.
+
+    `why`: the place and what is wrong with it alone. `structure`: a member is missing or is of another kind; otherwise
+    it is only its value that cannot be.
+    """
+
+    def __init__(self, message: str, why: str = "", *, structure: bool = False) -> None:
+        super().__init__(message)
+        self.why = why or message
+        self.structure = structure
 
 
 def interrupt_behind(error: BaseException, handled: BaseException | None = None) -> BaseException | None:

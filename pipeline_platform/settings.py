@@ -2,12 +2,13 @@
 
 Read by the CLI, `local`, `orchestration/definitions.py` and the gateway's app factory; everything below receives
 values. Every field is an environment variable `PIPELINE_<FIELD>`; `DATABASE_URL` and `REDIS_URL` are read by their
-customary names.
+customary names. A variable that is there and empty, as compose files make them, is not set.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,7 +25,14 @@ LOOPBACK = {None, "127.0.0.1", "::1", "localhost"}
 class Settings(BaseSettings):
     """What a deployment may choose. Sizes are bytes, times are seconds unless the name says otherwise."""
 
-    model_config = SettingsConfigDict(env_prefix="PIPELINE_", extra="ignore", frozen=True, populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="PIPELINE_",
+        env_ignore_empty=True,
+        str_strip_whitespace=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+    )
 
     state_dir: Path = Field(Path(".pipeline"), description="Everything that `up` keeps: data, logs, secrets.")
     streams_dir: Path | None = Field(None, description="A folder of stream files beside the shipped ones.")
@@ -206,6 +214,11 @@ class Settings(BaseSettings):
     chaos: float = Field(0.0, ge=0, le=1, description="The share of loads that fail, to watch; set by `up --chaos`.")
     chaos_seed: int = Field(0, description="The same seed makes the same loads fail.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _set(cls, values: dict[str, object]) -> dict[str, object]:
+        return {name: value for name, value in values.items() if not (isinstance(value, str) and not value.strip())}
+
     @model_validator(mode="after")
     def _no_chaos_in_earnest(self) -> Settings:
         hosts = {urlsplit(url).hostname for url in (self.database_url, self.loader_database_url, self.redis_url) if url}
@@ -237,8 +250,8 @@ class Settings(BaseSettings):
             first = error.errors()[0]
             if not first["loc"]:  # two settings that do not go together
                 raise SettingError(f"{first['msg'].removeprefix('Value error, ').capitalize()}.") from None
-            name = "_".join(str(part) for part in first["loc"]).upper()
-            raise SettingError(f"The setting {name} is not usable: {first['msg']}.") from None
+            said = first["msg"].removeprefix("Value error, ").rstrip(".")
+            raise SettingError(f"{_name(str(first['loc'][0]), overrides)} is not usable: {said}.") from None
 
     @property
     def broker(self) -> str:
@@ -258,6 +271,13 @@ class Settings(BaseSettings):
     def gateway_link(self) -> str:
         """The base of links to the gateway, without a trailing slash."""
         return (self.gateway_url or f"http://{self.host}:{self.port}").rstrip("/")
+
+
+def _name(field: str, overrides: Mapping[str, object]) -> str:
+    """What its author calls a setting: the option of a command, or the whole name of the environment variable."""
+    if overrides.get(field) is not None:
+        return f"--{field.replace('_', '-')}"
+    return f"PIPELINE_{field.upper()}" if field in Settings.model_fields else field
 
 
 def require(value: str | None, name: str) -> str:

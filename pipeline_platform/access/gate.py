@@ -16,6 +16,7 @@ from pipeline_platform.access.identity import Identity
 from pipeline_platform.access.login_page import POLICY, away_page
 from pipeline_platform.access.refusals import Refusal
 from pipeline_platform.access.watched_socket import WatchedSocket
+from pipeline_platform.core.media_types import prefers
 from pipeline_platform.errors import QueueRefusedError, TransientError
 
 Denial = tuple[int, str]
@@ -133,7 +134,8 @@ class Gate:
 
 
 def _refused(conn: HTTPConnection, status: int, why: str) -> Response:
-    wants_page = conn.scope["method"] in ("GET", "HEAD") and "text/html" in conn.headers.get("accept", "")
+    accept = ", ".join(conn.headers.getlist("accept"))
+    wants_page = conn.scope["method"] in ("GET", "HEAD") and prefers(accept, "text/html", "application/json")
     headers = {"Cache-Control": "no-store"}
     if status == 401 and wants_page:
         wanted = conn.scope["path"] + (f"?{query}" if (query := conn.scope["query_string"].decode("latin-1")) else "")

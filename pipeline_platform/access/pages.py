@@ -11,18 +11,20 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
-from starlette.routing import Route
 
 from pipeline_platform.access.doorkeeper import Doorkeeper
 from pipeline_platform.access.errors import BusyError, TooManyTriesError
 from pipeline_platform.access.identity import Identity
 from pipeline_platform.access.login_page import POLICY, known_page, login_page
+from pipeline_platform.access.page_route import PageRoute
 from pipeline_platform.access.sign_on_pages import BACK, BEGIN, NO_ROLE, REFUSED, begin, finish, forget
 from pipeline_platform.access.single_sign_on import SignOnError
+from pipeline_platform.core.media_types import content_codings, utf8_type
 from pipeline_platform.errors import QueueRefusedError, TransientError
 
-_LOOKED_AT = frozenset({"GET", "HEAD"})
-_SENT = frozenset({"POST"})
+_TOLD = frozenset({"OPTIONS"})
+_LOOKED_AT = _TOLD | {"GET", "HEAD"}
+_SENT = _TOLD | {"POST"}
 # With their methods: what else is asked there is the app's own business, and closed.
 OPEN_PATHS: Mapping[str, frozenset[str]] = {
     "/login": _LOOKED_AT | _SENT,
@@ -30,6 +32,7 @@ OPEN_PATHS: Mapping[str, frozenset[str]] = {
     "/logout": _SENT,
     BEGIN: _LOOKED_AT,
     BACK: _LOOKED_AT,
+    "/whoami": _TOLD,
 }
 MAX_BODY = 4096
 BODY_SECONDS = 10.0
@@ -59,16 +62,15 @@ class LoginPages:
         self._doorkeeper = doorkeeper
 
     @property
-    def routes(self) -> list[Route]:
-        """The routes."""
+    def routes(self) -> list[PageRoute]:
+        """The routes, one a path."""
         return [
-            Route("/login", self.show, methods=["GET"]),
-            Route("/login", self.log_in, methods=["POST"]),
-            Route("/login/code", self.log_in_with_code, methods=["POST"]),
-            Route(BEGIN, self.sign_on, methods=["GET"]),
-            Route(BACK, self.signed_on, methods=["GET"]),
-            Route("/logout", self.log_out, methods=["POST"]),
-            Route("/whoami", self.who_am_i, methods=["GET"]),
+            PageRoute("/login", GET=self.show, POST=self.log_in),
+            PageRoute("/login/code", POST=self.log_in_with_code),
+            PageRoute(BEGIN, GET=self.sign_on),
+            PageRoute(BACK, GET=self.signed_on),
+            PageRoute("/logout", POST=self.log_out),
+            PageRoute("/whoami", GET=self.who_am_i),
         ]
 
     async def show(self, request: Request) -> Response:
@@ -188,8 +190,9 @@ class LoginPages:
 
 async def read_form(request: Request) -> dict[str, str]:
     """The fields of a form of at most 4 KiB that arrives within ten seconds."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
-        raise BadFormError(415, f"Send the form as {FORM}.")
+    headers = request.headers
+    if utf8_type(headers.get("content-type", "")) != FORM or content_codings(headers.get("content-encoding", "")):
+        raise BadFormError(415, f"Send the form as {FORM}, in UTF-8.")
     body = b""
     try:
         async with asyncio.timeout(BODY_SECONDS):

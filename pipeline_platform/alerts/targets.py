@@ -31,18 +31,17 @@ class TargetError(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """A checked URL: `address` is connected to, `host` is what the server is asked for and has to prove with TLS."""
+    """A checked URL: an address is connected to, `host` is what the server is asked for and has to prove with TLS."""
 
     scheme: str
     host: str
     port: int
     path: str
-    address: str
+    addresses: tuple[str, ...]
 
-    @property
-    def url(self) -> str:
-        """The URL of the address: there is no name left that could be resolved once more."""
-        literal = f"[{self.address}]" if ":" in self.address else self.address
+    def url(self, address: str) -> str:
+        """The URL of an address: there is no name left that could be resolved once more."""
+        literal = f"[{address}]" if ":" in address else address
         return f"{self.scheme}://{literal}:{self.port}{self.path}"
 
     @property
@@ -93,7 +92,7 @@ def find_target(url: str, *, allow_private: bool, resolve: Resolve = resolve) ->
             "set PIPELINE_ALERTS_ALLOW_PRIVATE=true."
         )
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return Target(parts.scheme, host, port, path, addresses[0])
+    return Target(parts.scheme, host, port, path, tuple(addresses))
 
 
 def is_public(text: str) -> bool:

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import json
-import math
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import NewConnectionError
 
 from pipeline_platform import __version__
-from pipeline_platform.alerts.digest import cut
-from pipeline_platform.alerts.secrets import without_secrets
+from pipeline_platform.alerts.answers import judge
 from pipeline_platform.alerts.targets import Resolve, Target, TargetError, find_target, host_of, resolve
-from pipeline_platform.core.alerts import Later, Outcome, Refused, Sent
-from pipeline_platform.core.failures import FailureKind, of_http_status
+from pipeline_platform.core.alerts import Later, Outcome, Refused
 
 READ_MOST = 16_384  # bytes of an answer
-SAID_CHARACTERS = 200
-MESSAGE_TO_BLAME = frozenset({400, 406, 411, 413, 414, 415, 422, 431})
+ADDRESSES = 8  # of a name, that are tried
 
 
 @dataclass(frozen=True)
@@ -64,18 +60,34 @@ class Webhook:
             return Refused(str(error))
         except (OSError, UnicodeError):
             return Later(0.0, f"The name {host} cannot be resolved.")
-        try:
-            return self._post(target, message, deadline)
-        except requests.exceptions.SSLError:
-            return Refused(f"{host} does not prove with a valid certificate that it is {host}.")
-        except requests.Timeout:
-            return Later(0.0, f"{host} did not answer in time.")
-        except (requests.RequestException, OSError) as error:
-            return Later(0.0, f"{host} cannot be reached ({type(error).__name__}).")
-        except Exception as error:  # noqa: BLE001 - an answer may be odd in ways that no library foresaw
-            return Later(0.0, f"{host} answered what cannot be read ({type(error).__name__}).")
+        addresses = target.addresses[:ADDRESSES]
+        # Each gets its part of the time that is not for the answer, so that a dead one leaves some for the next.
+        connect = min(self.patience.connect, max(0.1, (self.patience.whole - self.patience.read) / len(addresses)))
+        for address in addresses:
+            outcome, unheard = self._try(target, address, message, connect, deadline)
+            if not unheard:
+                break
+        return outcome
 
-    def _post(self, target: Target, message: Mapping[str, Any], deadline: float) -> Outcome:
+    def _try(
+        self, target: Target, address: str, message: Mapping[str, Any], connect: float, deadline: float
+    ) -> tuple[Outcome, bool]:
+        """What came of one address, and whether it has not even heard the message."""
+        host = target.host
+        try:
+            return self._post(target, address, message, connect, deadline), False
+        except requests.exceptions.SSLError:
+            return Refused(f"{host} does not prove with a valid certificate that it is {host}."), True
+        except requests.Timeout as error:
+            return Later(0.0, f"{host} did not answer in time."), isinstance(error, requests.ConnectTimeout)
+        except (requests.RequestException, OSError) as error:
+            return Later(0.0, f"{host} cannot be reached ({type(error).__name__})."), _not_connected(error)
+        except Exception as error:  # noqa: BLE001 - an answer may be odd in ways that no library foresaw
+            return Later(0.0, f"{host} answered what cannot be read ({type(error).__name__})."), False
+
+    def _post(
+        self, target: Target, address: str, message: Mapping[str, Any], connect: float, deadline: float
+    ) -> Outcome:
         headers = {
             "Host": target.host_header,
             "Content-Type": "application/json",
@@ -87,16 +99,22 @@ class Webhook:
             session.trust_env = False  # neither a proxy, which would resolve the name anew, nor a netrc
             session.mount("https://", _Proving(target.host))
             reply = session.post(
-                target.url,
+                target.url(address),
                 data=json.dumps(message, ensure_ascii=False).encode("utf-8", "replace"),
                 headers=headers,
-                timeout=(self.patience.connect, self.patience.read),
+                timeout=(connect, self.patience.read),
                 allow_redirects=False,
                 stream=True,
                 verify=self.verify,
             )
             with reply:
                 return judge(target.host, reply.status_code, reply.headers, _body(reply, deadline), datetime.now(UTC))
+
+
+def _not_connected(error: Exception) -> bool:
+    """Whether there was no connection at all: then the message has certainly not been heard."""
+    cause = error.args[0] if error.args else None
+    return isinstance(getattr(cause, "reason", None), NewConnectionError)
 
 
 class _Proving(HTTPAdapter):
@@ -109,28 +127,6 @@ class _Proving(HTTPAdapter):
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
         """With the name for SNI and for the certificate."""
         super().init_poolmanager(*arguments, **options, server_hostname=self._host, assert_hostname=self._host)
-
-
-def judge(host: str, status: int, headers: Mapping[str, str], body: bytes, now: datetime) -> Outcome:
-    """What an answer means. Its texts are bounded, and hold nothing of the URL but the host."""
-    if 200 <= status < 300:
-        return Sent(f"{host} answered {status}")
-    if 300 <= status < 400:
-        elsewhere = host_of(headers.get("Location", ""))
-        where = f" to {elsewhere[:80]}" if elsewhere else ""
-        return Refused(f"{host} sends us elsewhere ({status}{where}); redirects are not followed: give the final URL.")
-    document = _document(body)
-    said = document.get("message") if document else body.decode("utf-8", "replace")
-    text = cut(without_secrets(" ".join(str(said or "").split())), SAID_CHARACTERS)
-    why = f"{host} answered {status}" + (f": {text}" if text else "")
-    if of_http_status(status) is FailureKind.TRANSIENT:
-        everyone = status == 429 and (
-            headers.get("X-RateLimit-Global", "").lower() == "true"
-            or headers.get("X-RateLimit-Scope", "").lower() == "global"
-            or document.get("global") is True
-        )
-        return Later(max(_seconds(document.get("retry_after")), _retry_after(headers, now)), why, everyone)
-    return Refused(why, drop=status in MESSAGE_TO_BLAME)
 
 
 def confirmed(url: str) -> str:
@@ -153,34 +149,3 @@ def _body(reply: requests.Response, deadline: float) -> bytes:
             break
         body += piece
     return body
-
-
-def _document(body: bytes) -> dict[str, Any]:
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
-
-
-def _retry_after(headers: Mapping[str, str], now: datetime) -> float:
-    """Seconds of Retry-After, a number or a date; 0 without one that can be read."""
-    value = headers.get("Retry-After", "").strip()
-    if seconds := _seconds(value):
-        return seconds
-    try:
-        moment = parsedate_to_datetime(value)
-    except (TypeError, ValueError, IndexError, OverflowError):
-        return 0.0
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - now).total_seconds())
-
-
-def _seconds(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return 0.0
-    try:
-        seconds = float(value)
-    except (ValueError, OverflowError):
-        return 0.0
-    return seconds if math.isfinite(seconds) and seconds > 0 else 0.0

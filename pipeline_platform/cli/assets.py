@@ -24,7 +24,14 @@ from pipeline_platform.cli.asking import (
 )
 from pipeline_platform.cli.options import AsJson, StateDir, console, key_option, print_json
 
-COLOURS = {"loaded": "green", "replayed": "green", "failed": "red", "dead": "bold red", "planned": "cyan"}
+COLOURS = {
+    "loaded": "green",
+    "replayed": "green",
+    "failed": "red",
+    "dead": "bold red",
+    "planned": "cyan",
+    "obsolete": "dim",
+}
 group = typer.Typer(
     help="Look at the ledger of every unit of work, and try failed ones again.  Example: pipeline-platform assets list",
     no_args_is_help=True,
@@ -44,7 +51,7 @@ def list_(
     state: Annotated[
         list[str] | None,
         typer.Option(
-            help="planned, loaded, failed, dead, replayed; or failing, for all that failed and is not loaded."
+            help="planned, loaded, failed, dead, replayed, obsolete; or failing: all that failed and is not loaded."
         ),
     ] = None,
     kind: Annotated[list[str] | None, typer.Option(help="ingest, replay or etl.")] = None,
@@ -96,7 +103,7 @@ def list_(
             cell(row["counts"]["planned"]),
             cell(row["counts"]["rejected"]),
             cell(when(row["times"]["planned_at"])),
-            cell(_brief(row["error"]) if row["failing"] else ""),
+            cell(_brief(row["error"]) if row["failing"] or row["state"] == "obsolete" else ""),
         )
     print_rows(table)
 
@@ -135,6 +142,8 @@ def show(
         table.add_row("run", cell(run["url"]))
     if row["replay_id"] is not None:
         table.add_row("replay", cell(f"{row['replay_id']}: pipeline-platform dlq replays {row['replay_id']}"))
+    if row["state"] == "obsolete":
+        table.add_row("obsolete", cell(row["error"]["message"]))
     for failure in row["failures"]:
         place = failure["op"] or "its run"
         told = (

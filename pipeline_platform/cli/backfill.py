@@ -20,6 +20,7 @@ from pipeline_platform.local.backfills import CANDLES, CandleWork, plan_candles
 from pipeline_platform.local.dagster_api import BackfillStatus, DagsterApi, Partitions
 from pipeline_platform.sources.catalog import load_plan
 from pipeline_platform.warehouse.engine import connect as connect_warehouse
+from pipeline_platform.warehouse.refusals import in_words, known_refusals
 
 POLL_SECONDS = 1.0
 PATIENCE = 60.0  # seconds that Dagster may be away while we wait
@@ -88,9 +89,15 @@ def backfill(
                 symbols=symbol or (),
                 only_gaps=only_gaps,
             )
+            refused = known_refusals(engine, "candles")
         finally:
             engine.dispose()
         _show(work, begin, end)
+        for each in work.work:
+            if (known := refused.get(each.instrument)) is not None and known.parked_at is not None:
+                console.print(
+                    f"{in_words(known)} This backfill asks for it all the same.", markup=False, soft_wrap=True
+                )
         keys, config = _known(work, partitions), ONLY_GAPS if only_gaps else None
     else:
         if source or symbol:
@@ -99,7 +106,11 @@ def backfill(
         config = _recomputing(asset) if recompute else None
         console.print(f"{len(keys):,} partitions of {escape(asset)} from {begin} to {end}.")
     if not keys:
-        console.print("Nothing to do: all of it is there." if only_gaps else "There are no such partitions.")
+        console.print(
+            "Nothing to do: all of it is there, or its source has nothing."
+            if only_gaps
+            else "There are no such partitions."
+        )
         return
     if dry_run:
         return

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import io
+import stat
 import sys
 import tempfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any
 
-import zstandard
-
-from pipeline_platform.cli.event_rows import Row, csv_rows, json_rows
+from pipeline_platform.cli.compressions import (
+    CHUNK,
+    DAMAGES,
+    READ,
+    beginning,
+    damaged,
+    plain,
+    refuse_archive,
+    refuse_other_suffix,
+)
+from pipeline_platform.cli.csv_rows import PLAIN, Dialect, csv_rows
+from pipeline_platform.cli.encodings import as_utf8, ask_encoding
+from pipeline_platform.cli.event_rows import Row
+from pipeline_platform.cli.file_questions import ask_columns, looks_like_csv
+from pipeline_platform.cli.json_rows import json_rows
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.errors import PermanentError, SettingError
-
-CHUNK = 2**20
-COMPRESSIONS = (".gz", ".zst")
 
 
 class Format(StrEnum):
@@ -45,28 +53,48 @@ SUFFIXES = {
 
 @dataclass(frozen=True)
 class EventFile:
-    """What is to be ingested; `path` is None for standard input."""
+    """What is to be ingested; `path` is None for standard input.
+
+    `kept` says whether it can be read again: standard input, a named pipe, a process substitution and a device cannot,
+    and what comes from them a second time is something else.
+    """
 
     path: Path | None
     format: Format
     compression: str = ""
+    kept: bool = False
+    dialect: Dialect = PLAIN
+    encoding: str = ""
 
     @classmethod
-    def of(cls, name: str, given: Format | None) -> EventFile:
+    def of(cls, name: str, given: Format | None, dialect: Dialect = PLAIN, encoding: str = "") -> EventFile:
         """The file that the user named; SettingError when it cannot be read or its format is not known."""
         if name == "-":
-            return cls(None, given or Format.NDJSON)
+            return cls(None, given or Format.NDJSON, dialect=dialect, encoding=encoding)._checked()
         path = Path(name)
-        if not path.exists():
-            raise SettingError(f"There is no file {name}.")
-        if path.is_dir():
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            raise SettingError(f"There is no file {name}.") from None
+        except (OSError, ValueError) as error:
+            raise SettingError(f"{name!r} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+        if stat.S_ISDIR(status.st_mode):
             raise SettingError(f"{name} is a folder; name a file.")
-        compression = path.suffix.lower() if path.suffix.lower() in COMPRESSIONS else ""
+        refuse_other_suffix(path)
+        compression = path.suffix.lower() if path.suffix.lower() in READ else ""
         suffix = (path.with_suffix("") if compression else path).suffix.lower()
         found = given or SUFFIXES.get(suffix)
         if found is None:
             raise SettingError(f"The name of {name} does not say its format; pass --format ndjson, csv or parquet.")
-        return cls(path, found, compression)
+        kept = stat.S_ISREG(status.st_mode) and status.st_nlink > 0
+        return cls(path, found, compression, kept, dialect, encoding)._checked()
+
+    def _checked(self) -> EventFile:
+        if self.format is not Format.CSV and self.dialect != PLAIN:
+            raise SettingError(f"{self.name} is {self.format}: --delimiter and --decimal-comma are for CSV.")
+        if self.format is Format.PARQUET and self.encoding:
+            raise SettingError(f"{self.name} is Parquet, which is always UTF-8: leave --encoding out.")
+        return self
 
     @property
     def name(self) -> str:
@@ -76,18 +104,18 @@ class EventFile:
     @property
     def identity(self) -> str:
         """What makes it the same file: its path. A copy elsewhere is another file, with events of its own."""
-        return str(self.path.resolve()) if self.path else "-"
+        return str(self.path.resolve()) if self.path and self.kept else "-"
 
     @property
     def size(self) -> int | None:
         """Bytes on disk, None when that says nothing."""
-        return self.path.stat().st_size if self.path is not None and self.path.is_file() else None
+        return self.path.stat().st_size if self.path is not None and self.kept else None
 
 
 class OpenedFile:
     """A file of events being read; `position` is how many of its bytes have been."""
 
-    def __init__(self, source: EventFile, spec: StreamSpec | None) -> None:
+    def __init__(self, source: EventFile, spec: StreamSpec) -> None:
         self._source = source
         self._spec = spec
         try:
@@ -107,33 +135,51 @@ class OpenedFile:
             self._raw.close()
 
     def rows(self) -> Iterator[Row]:
-        """The events in order. PermanentError names the file and the place of what cannot be read at all."""
-        name = self._source.name
+        """The events in order. PermanentError names the file and what is wrong with all of it, or with the rest."""
+        source = self._source
         try:
             with contextlib.ExitStack() as stack:
-                if self._source.format is Format.PARQUET:
+                if source.format is Format.PARQUET:
                     # Not at the top: `up` would hold its 40 MB for as long as it runs.
-                    from pipeline_platform.cli.parquet_rows import parquet_rows
+                    from pipeline_platform.cli.parquet_rows import column_names, parquet_rows
 
-                    yield from parquet_rows(stack.enter_context(self._seekable()), name)
-                elif self._source.format is Format.CSV:
-                    yield from csv_rows(self._plain(), name, self._spec)
+                    file = stack.enter_context(self._seekable())
+                    ask_columns(column_names(file, source.name), self._spec, source.name)
+                    yield from parquet_rows(file, source.name)
+                elif source.format is Format.CSV:
+                    yield from csv_rows(self._text(), source.name, self._spec, source.dialect)
                 else:
-                    yield from json_rows(self._plain(), name)
-        except (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
-            raise PermanentError(f"{name} is damaged, or ends in the middle of its compression: {error}.") from None
+                    yield from json_rows(self._text(), source.name)
+        except DAMAGES as error:
+            raise damaged(source.name, error) from None
         except OSError as error:
-            raise PermanentError(f"{name} cannot be read: {error.strerror or error}.") from None
+            raise PermanentError(f"{source.name} cannot be read: {error.strerror or error}.") from None
+        except (ValueError, ArithmeticError, LookupError) as error:
+            # No reader of rows should let one through; if one does, it ends the upload with a sentence all the same.
+            raise PermanentError(
+                f"{source.name} cannot be read any further: {type(error).__name__}: {error}."
+            ) from None
 
     def _plain(self) -> io.BufferedReader[Any]:
-        """The bytes, decompressed; standard input may be compressed too, so its first bytes decide."""
-        raw: io.BufferedReader[Any] = io.BufferedReader(self._counted, CHUNK)
-        head = raw.peek(4)[:4]
-        if head[:2] == b"\x1f\x8b":
-            return io.BufferedReader(gzip.GzipFile(fileobj=raw), CHUNK)
-        if head == b"\x28\xb5\x2f\xfd":
-            return io.BufferedReader(_Zstd(raw), CHUNK)
-        return raw
+        return plain(io.BufferedReader(self._counted, CHUNK), self._source.name)
+
+    def _text(self) -> io.BufferedReader[Any]:
+        """The text in UTF-8, whose first bytes say nothing against the format."""
+        source, file = self._source, self._plain()
+        if source.encoding:
+            file = as_utf8(file, source.encoding)
+        # Of what can be read again so much that a small file's damage is known; a pipe may be slow, so its first line.
+        head, file = beginning(file, lambda head: not source.kept and b"\n" in head.strip())
+        refuse_archive(head, source.name)
+        if head.startswith(b"PAR1"):
+            raise PermanentError(f"{source.name} is Parquet and not {source.format}; pass --format parquet.")
+        if not source.encoding:
+            ask_encoding(head, source.name, header=source.format is Format.CSV)
+        first = head.removeprefix(b"\xef\xbb\xbf").strip().split(b"\n", 1)[0]
+        is_text = source.format is Format.NDJSON and first[:1] not in (b"{", b"[")
+        if is_text and looks_like_csv(first.decode("utf-8", "replace"), self._spec):
+            raise PermanentError(f"{source.name} is CSV and not JSON; pass --format csv.")
+        return file
 
     @contextlib.contextmanager
     def _seekable(self) -> Iterator[IO[bytes]]:
@@ -142,11 +188,20 @@ class OpenedFile:
             yield self._raw
             return
         with tempfile.TemporaryFile() as spool:
-            plain = self._plain()
-            while chunk := plain.read(CHUNK):
-                spool.write(chunk)
+            packed = self._plain()
+            while chunk := packed.read(CHUNK):
+                _spool(spool, chunk, self._source.name)
             spool.seek(0)
             yield spool
+
+
+def _spool(spool: IO[bytes], chunk: bytes, name: str) -> None:
+    try:
+        spool.write(chunk)
+    except OSError as error:
+        raise SettingError(
+            f"{tempfile.gettempdir()} has no room for a copy of {name} ({error.strerror}); set TMPDIR."
+        ) from None
 
 
 class _Counted(io.RawIOBase):
@@ -164,34 +219,3 @@ class _Counted(io.RawIOBase):
         buffer[: len(data)] = data
         self.count += len(data)
         return len(data)
-
-
-class _Zstd(io.RawIOBase):
-    """Reads zstd frames, and unlike the library's reader notices when the last one is cut short."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._decoder = zstandard.ZstdDecompressor().decompressobj()
-        self._fed = False
-        self._left = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._left:
-            if self._decoder.eof:
-                rest = self._decoder.unused_data or self._file.read(CHUNK // 8)
-                self._decoder, self._fed = zstandard.ZstdDecompressor().decompressobj(), False
-            else:
-                rest = self._file.read(CHUNK // 8)
-            if not rest:
-                if self._fed:
-                    raise EOFError("the last frame is cut short")
-                return 0
-            self._fed = True
-            self._left = self._decoder.decompress(rest)
-        size = min(len(buffer), len(self._left))
-        buffer[:size] = self._left[:size]
-        self._left = self._left[size:]
-        return size

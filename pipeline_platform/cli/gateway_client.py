@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import requests
 from requests.auth import AuthBase
 
+from pipeline_platform.core.numbers import float_in
 from pipeline_platform.errors import PermanentError, SettingError, TransientError
 
 CONNECT_SECONDS, READ_SECONDS = 10.0, 90.0
@@ -167,7 +168,7 @@ def retry_after(value: str | None) -> float:
     if not value:
         return 0.0
     try:
-        return max(0.0, float(value))
+        return max(0.0, float_in(value))
     except ValueError:
         pass
     try:

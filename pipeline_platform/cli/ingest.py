@@ -11,6 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from pipeline_platform.cli.batches import Target
+from pipeline_platform.cli.csv_rows import Dialect
+from pipeline_platform.cli.encodings import require_encoding
 from pipeline_platform.cli.event_files import EventFile, Format
 from pipeline_platform.cli.gateway_client import is_loopback
 from pipeline_platform.cli.ingest_progress import Meter
@@ -18,9 +20,6 @@ from pipeline_platform.cli.ingest_session import Gateway, find_gateway, open_jou
 from pipeline_platform.cli.options import AsJson, StateDir, console, key_option, print_json
 from pipeline_platform.cli.outcomes import wait_for_outcomes
 from pipeline_platform.cli.uploads import Sent
-from pipeline_platform.core.streams import StreamSpec, load_specs
-from pipeline_platform.errors import SettingError
-from pipeline_platform.settings import Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -47,6 +46,21 @@ def ingest(
     run_id: Annotated[str, typer.Option(help="A name that makes the same events new ones.", show_default=False)] = "",
     restart: Annotated[bool, typer.Option("--restart", help="Forget how far an earlier run came.")] = False,
     patience: Annotated[float, typer.Option(min=0, help="Seconds to try a request again.")] = 300.0,
+    delimiter: Annotated[
+        str,
+        typer.Option(
+            help="What separates the columns of a CSV, such as ';' or '\\t' (default: a comma).", show_default=False
+        ),
+    ] = "",
+    decimal_comma: Annotated[
+        bool, typer.Option("--decimal-comma", help="The numbers of the CSV are written 1,5 or 1.234,5.")
+    ] = False,
+    encoding: Annotated[
+        str, typer.Option(help="Of text that is not UTF-8, such as utf-16 or windows-1252.", show_default=False)
+    ] = "",
+    max_rejected: Annotated[
+        float, typer.Option(min=0, max=100, help="End when more than so many % of the rows are rejects, 500 at least.")
+    ] = 20.0,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until what was sent is in the warehouse.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -54,16 +68,18 @@ def ingest(
 
     Started again after an interruption, it goes on where it stopped and doubles
     nothing. A file that was sent completely is not sent again; --run-id NAME
-    sends it as new events. Standard input is new each time, unless --run-id
-    names it: then repeating it within a day doubles nothing.
+    sends it as new events. What cannot be read again (standard input, a named
+    pipe) is new each time, unless --run-id names it: then repeating it within
+    a day doubles nothing.
 
     Example: pipeline-platform ingest telemetry readings.csv.gz --wait
 
     Example: my-exporter | pipeline-platform ingest orders - --run-id may-1st
     """
-    source = EventFile.of(file, form)
+    dialect = Dialect.of(delimiter, decimal_comma=decimal_comma)
+    source = EventFile.of(file, form, dialect, require_encoding(encoding) if encoding else "")
     settings, url, key = find_gateway(state_dir, url, key)
-    if source.path is None and not run_id:
+    if not source.kept and not run_id:
         run_id = uuid.uuid4().hex
     compress = not is_loopback(url) if compress is None else compress
     target = Target(stream, source.identity, run_id, strict, compress, skip_bad, batch_size, source.name)
@@ -71,41 +87,33 @@ def ingest(
     client = gateway.client()  # complains about the URL or the key before anything is read
     journal = open_journal(settings, source, target, gateway, restart=restart)
     began = time.monotonic()
-    if source.path is not None and journal.fits(source.path):
+    if source.path is not None and source.kept and journal.fits(source.path):
         sent = Sent(resumed_after=journal.rows)
         gateway.meter.note(
             f"{source.name} was sent completely before, {journal.events:,} events; --run-id NAME sends it as new."
         )
     else:
-        sent = send_file(source, _spec(settings, stream, source), target, journal, gateway, concurrency)
+        sent = send_file(source, target, journal, gateway, concurrency, max_rejected)
     report: dict[str, Any] = {"stream": stream, "file": source.name, **asdict(sent)}
     receipts: list[str] = report.pop("receipts")
     report |= {
         "seconds": round(time.monotonic() - began, 3),
         "first_receipt": receipts[0] if receipts else None,
         "last_receipt": receipts[-1] if receipts else None,
-        "rejected_file": str(rejected_path(source, stream)) if sent.skipped else None,
+        "rejected_file": str(rejected_path(source, target)) if sent.skipped else None,
     }
     if wait:
         gateway.stopped.clear()
-        report["outcome"] = wait_for_outcomes(client, receipts or filter(None, [journal.last_receipt]), patience)
+        try:
+            report["outcome"] = wait_for_outcomes(client, receipts or filter(None, [journal.last_receipt]), patience)
+        except KeyboardInterrupt:
+            gateway.meter.note("Interrupted. Everything was accepted and will be loaded; the waiting alone has ended.")
+            raise
     client.close()
     if as_json:
         print_json(report)
     else:
         _print(report)
-
-
-def _spec(settings: Settings, stream: str, source: EventFile) -> StreamSpec | None:
-    """The spec that says which columns of a CSV file are numbers; the other formats say it themselves."""
-    if source.format is not Format.CSV:
-        return None
-    spec = load_specs(settings.streams_dir).get(stream)
-    if spec is None:
-        raise SettingError(
-            f"There is no stream {stream} here; set PIPELINE_STREAMS_DIR to the folder that declares it."
-        )
-    return spec
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,9 +17,10 @@ from pipeline_platform.cli.gateway_client import GatewayClient
 from pipeline_platform.cli.ingest_journal import Journal, journal_path
 from pipeline_platform.cli.ingest_progress import Meter
 from pipeline_platform.cli.options import connections
+from pipeline_platform.cli.reject_limit import RejectLimit
+from pipeline_platform.cli.stream_contract import ask_contract
 from pipeline_platform.cli.uploads import Sent, Upload
-from pipeline_platform.core.streams import StreamSpec
-from pipeline_platform.errors import SettingError, TransientError
+from pipeline_platform.errors import PermanentError, PlatformError, SettingError, TransientError
 from pipeline_platform.queue.keys import token_id
 from pipeline_platform.settings import Settings
 
@@ -56,8 +58,8 @@ def find_gateway(state_dir: Path | None, url: str | None, key: str | None) -> tu
 
 
 def open_journal(settings: Settings, source: EventFile, target: Target, gateway: Gateway, *, restart: bool) -> Journal:
-    """The journal of this file, stream, gateway and run; standard input has none."""
-    if source.path is None:
+    """The journal of this file, stream, gateway and run; what cannot be read again has none."""
+    if not source.kept:
         return Journal()
     parts = (gateway.url.rstrip("/"), target.stream, target.source, target.run_id)
     path = journal_path(settings.state_dir.absolute(), parts)
@@ -78,15 +80,18 @@ def open_journal(settings: Settings, source: EventFile, target: Target, gateway:
 
 
 def send_file(
-    source: EventFile, spec: StreamSpec | None, target: Target, journal: Journal, gateway: Gateway, concurrency: int
+    source: EventFile, target: Target, journal: Journal, gateway: Gateway, concurrency: int, max_rejected: float
 ) -> Sent:
-    """Sends what is not acknowledged yet. A TransientError says how to go on."""
-    if source.path is not None:
-        status = source.path.stat()  # before it is read: what is added meanwhile makes it another file
-        journal.size, journal.mtime_ns = status.st_size, status.st_mtime_ns
-    opened = OpenedFile(source, spec)
-    try:
-        with gateway.meter.running(opened), _rejected(source, target.stream, journal) as rejected:
+    """Sends what is not acknowledged yet. Whatever ends it, its message says what was, what was not, how to go on."""
+    upload: Upload | None = None
+    with contextlib.ExitStack() as stack:
+        try:
+            spec = ask_contract(stack.enter_context(contextlib.closing(gateway.client())), target.stream)
+            if source.path is not None and source.kept:
+                status = source.path.stat()  # before it is read: what is added meanwhile makes it another file
+                journal.size, journal.mtime_ns = status.st_size, status.st_mtime_ns
+            opened = stack.enter_context(contextlib.closing(OpenedFile(source, spec)))
+            stack.enter_context(gateway.meter.running(opened))
             upload = Upload(
                 gateway.client,
                 target,
@@ -94,51 +99,65 @@ def send_file(
                 concurrency=concurrency,
                 stopped=gateway.stopped,
                 progress=gateway.meter.advance,
-                rejected=rejected,
+                judge=RejectLimit(spec, max_rejected / 100, source.name).judge,
+                rejected=stack.enter_context(_rejected(source, target, journal)),
             )
-            try:
-                return upload.run(opened.rows())
-            except TransientError as error:
-                raise TransientError(f"{error} {_so_far(source, target, journal)}") from None
-            except KeyboardInterrupt:
-                gateway.meter.note(f"Interrupted. {_so_far(source, target, journal)}")
+            return upload.run(opened.rows())
+        except (PlatformError, KeyboardInterrupt) as error:
+            stack.close()
+            asked, passing = upload is not None and upload.asked, not isinstance(error, PermanentError)
+            said = _so_far(source, target, journal, asked=asked, mend=not passing)
+            if isinstance(error, KeyboardInterrupt):
+                gateway.meter.note(f"Interrupted. {said}")
                 raise
-    finally:
-        opened.close()
+            kind = TransientError if passing else PermanentError
+            raise kind(f"{error} {said}") from None
 
 
-def _so_far(source: EventFile, target: Target, journal: Journal) -> str:
+def _so_far(source: EventFile, target: Target, journal: Journal, *, asked: bool, mend: bool) -> str:
+    """What was acknowledged, what was not, and how to go on; `mend`: not before something has changed."""
+    unsure = sum(segment.rows for segment in journal.segments if segment.state == "sent")
+    if not journal.events and not asked:
+        return "Nothing was sent."
+    done = f"{journal.events:,} events were acknowledged" if journal.events else "No event was acknowledged"
+    maybe = f"{unsure:,} rows may have arrived, " if unsure else ""
+    when = "when that is mended, " if mend else ""
     again = (
         "the same command goes on from there"
-        if source.path is not None
+        if source.kept
         else f"the same input with --run-id {target.run_id} doubles nothing"
     )
-    return f"{journal.events:,} events were acknowledged; {again}."
+    return f"{done}, {maybe}the rest was not sent; {when}{again}."
 
 
-def rejected_path(source: EventFile, stream: str) -> Path:
-    """Where --skip-bad writes what is left out."""
-    return source.path.with_name(f"{source.path.name}.rejected") if source.path else Path(f"{stream}.rejected")
+def rejected_path(source: EventFile, target: Target) -> Path:
+    """Where --skip-bad writes what is left out: a file of each run's own where the input cannot be read again."""
+    if source.path is not None and source.kept:
+        return source.path.with_name(f"{source.path.name}.rejected")
+    return Path(f"{target.stream}-{re.sub(r'[^A-Za-z0-9.-]', '_', target.run_id)[:64]}.rejected")
 
 
 @contextlib.contextmanager
-def _rejected(source: EventFile, stream: str, journal: Journal) -> Iterator[Callable[[], IO[bytes]]]:
+def _rejected(source: EventFile, target: Target, journal: Journal) -> Iterator[Callable[[], IO[bytes]]]:
     """Opens FILE.rejected when there is something to write, as long as it was when the journal was written."""
     opened: list[IO[bytes]] = []
-    path = rejected_path(source, stream)
+    path = rejected_path(source, target)
 
     def file() -> IO[bytes]:
         if not opened:
             try:
-                opened.append(path.open("r+b" if journal.rejected_bytes and path.exists() else "wb"))
+                again = bool(journal.rejected_bytes) and path.exists()
+                opened.append(path.open("r+b" if again else "wb"))
+                if again:
+                    opened[0].seek(min(journal.rejected_bytes, path.stat().st_size))
+                    opened[0].truncate()
             except OSError as error:
                 raise SettingError(f"{path} cannot be written: {error.strerror}.") from None
-            opened[0].seek(min(journal.rejected_bytes, path.stat().st_size))
-            opened[0].truncate()
         return opened[0]
 
     try:
         yield file
     finally:
         for each in opened:
-            each.close()
+            with contextlib.suppress(OSError):  # what could not be written has been said
+                each.close()

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline_platform.cli.gateway_client import GatewayClient
 from pipeline_platform.core.entries import TaggedReceipt
-from pipeline_platform.errors import TransientError
+from pipeline_platform.errors import PlatformError, TransientError
 
 POLL_FIRST, POLL_LIMIT = 0.1, 2.0
 
@@ -46,11 +46,16 @@ def wait_for_outcomes(client: GatewayClient, receipts: Iterable[str], patience: 
     """The counts of all receipts; TransientError when none is settled for `patience` seconds."""
     totals = {"received": 0, "loaded": 0, "negative": 0, "rejected": 0}
     for receipt in receipts:
-        document = wait_for_receipt(client, receipt, patience)
+        later = f"Ask later with `pipeline-platform job {receipt}`."
+        try:
+            document = wait_for_receipt(client, receipt, patience)
+        except PlatformError as error:
+            raise TransientError(
+                f"Everything was accepted, but its outcome is not known: {error} You can {later}"
+            ) from None
         if not is_settled(document):
             raise TransientError(
-                f"Everything was accepted, but {receipt} is still {document.get('state')} after {patience:.0f} s; "
-                f"ask later with `pipeline-platform job {receipt}`."
+                f"Everything was accepted, but {receipt} is still {document['state']} after {patience:.0f} s. {later}"
             )
         for name in totals:
             totals[name] += (document.get("counts") or {}).get(name) or 0

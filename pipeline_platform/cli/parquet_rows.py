@@ -9,41 +9,65 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline_platform.cli.arrow_cells import Cells, refused
+from pipeline_platform.cli.arrow_types import cells_of
 from pipeline_platform.cli.event_rows import Row
 from pipeline_platform.errors import PermanentError
 
+BATCH_ROWS = 8192
+INT96 = (
+    "is an INT96, an old form of times without a zone; write microseconds with a zone (Spark: "
+    "spark.sql.parquet.outputTimestampType=TIMESTAMP_MICROS)"
+)
+
+
+def column_names(file: IO[bytes], name: str) -> list[str]:
+    """The columns that the file's schema has; PermanentError when it is no Parquet."""
+    try:
+        names: list[str] = pq.ParquetFile(file).schema_arrow.names
+    except pa.ArrowException as error:
+        raise PermanentError(f"{name} is not a Parquet file that can be read: {str(error).splitlines()[0]}.") from None
+    return names
+
 
 def parquet_rows(file: IO[bytes], name: str) -> Iterator[Row]:
-    """The rows of a Parquet file, a few thousand in memory at a time; nulls and NaN are absent fields."""
+    """The rows of a Parquet file, a few thousand in memory at a time; a null is an absent field.
+
+    What the table in `arrow_types` refuses is a row's problem that names the column.
+    """
     try:
         parquet = pq.ParquetFile(file)
-        columns = parquet.schema_arrow.names
-        if len(set(columns)) < len(columns):
+        names = parquet.schema_arrow.names
+        if len(set(names)) < len(names):
             raise PermanentError(f"{name} has two columns of the same name.")
+        old = _int96(parquet.schema, names)
         number = 0
-        for batch in parquet.iter_batches(batch_size=8192):
-            arrays = [_plain_type(column) for column in batch.columns]
-            for event in pa.RecordBatch.from_arrays(arrays, names=columns).to_pylist():
-                number += 1
-                present = {key: value for key, value in event.items() if value is not None and value == value}
-                yield Row(
-                    number,
-                    orjson.dumps(present, default=str, option=orjson.OPT_NAIVE_UTC | orjson.OPT_NON_STR_KEYS),
-                    unit="row",
-                )
+        for batch in parquet.iter_batches(batch_size=BATCH_ROWS):
+            yield from batch_rows(batch, number, old)
+            number += batch.num_rows
     except pa.ArrowException as error:
         raise PermanentError(f"{name} is not a Parquet file that can be read: {str(error).splitlines()[0]}.") from None
 
 
-def _plain_type(column: Any) -> Any:
-    """A column whose values JSON has: dates and times in microseconds with a zone, decimals as floats."""
-    kind = column.type
-    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
-        return column.cast(pa.timestamp("us", tz="UTC"), safe=False)
-    if pa.types.is_decimal(kind) or pa.types.is_float16(kind):
-        return column.cast(pa.float64())
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return column.cast(pa.string())
-    if pa.types.is_dictionary(kind):
-        return _plain_type(column.dictionary_decode())
-    return column
+def batch_rows(batch: Any, before: int = 0, int96: frozenset[str] = frozenset()) -> Iterator[Row]:
+    """The rows of one batch of Arrow, `before` of the file's rows being before it."""
+    names = batch.schema.names
+    columns: list[Cells] = [
+        refused(column, INT96) if name in int96 else cells_of(name, column)
+        for name, column in zip(names, batch.columns, strict=True)
+    ]
+    problems: dict[int, str] = {}
+    for name, cells in zip(names, columns, strict=True):
+        for at, words in cells.problems.items():
+            problems.setdefault(at, f"{name}: {words}")
+    rows = zip(*(cells.values for cells in columns), strict=True) if columns else iter([()] * batch.num_rows)
+    for at, values in enumerate(rows):
+        event = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+        yield Row(before + at + 1, orjson.dumps(event), problems.get(at, ""), "row")
+
+
+def _int96(schema: Any, names: list[str]) -> frozenset[str]:
+    """The columns of INT96: read as nanoseconds, what does not fit would silently be another time."""
+    leaves = [schema.column(at) for at in range(len(schema))]
+    paths = [leaf.path for leaf in leaves if leaf.physical_type == "INT96"]
+    return frozenset(path if path in names else path.split(".")[0] for path in paths)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import islice
@@ -14,7 +15,7 @@ from pipeline_platform.cli.batches import Batch, Target, send_batch
 from pipeline_platform.cli.event_rows import Row
 from pipeline_platform.cli.gateway_client import GatewayClient
 from pipeline_platform.cli.ingest_journal import Journal, Segment
-from pipeline_platform.errors import PermanentError
+from pipeline_platform.errors import PermanentError, PlatformError, SettingError
 
 BATCH_BYTES = 4 * 2**20  # half of what the gateway takes by default
 WINDOW = 64  # batches held back behind one that is not acknowledged yet
@@ -36,7 +37,7 @@ class Upload:
     """Sends a file's rows by several threads; the journal is always ahead of what was sent.
 
     `client` makes the client of a thread, `stopped` ends the clients' waiting, `progress` hears how many rows are
-    settled, and what --skip-bad leaves out goes to `rejected`.
+    settled, `judge` may end the upload before rows are sent, and what --skip-bad leaves out goes to `rejected`.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Upload:
         concurrency: int,
         stopped: threading.Event,
         progress: Callable[[int], None] = lambda _: None,
+        judge: Callable[[Sequence[Row]], None] = lambda _: None,
         rejected: Callable[[], IO[bytes]] | None = None,
     ) -> None:
         self._client = client
@@ -56,12 +58,15 @@ class Upload:
         self._concurrency = concurrency
         self._stopped = stopped
         self._progress = progress
+        self._judge = judge
         self._rejected = rejected
         self._local = threading.local()
         self._clients: list[GatewayClient] = []
         self._digest = hashlib.sha256()
         self._known: tuple[Segment, ...] = tuple(journal.segments)
         self._window: tuple[Batch, ...] = ()
+        self._broken: PermanentError | None = None
+        self.asked = False  # whether any request was made
         self.sent = Sent(resumed_after=journal.rows)
 
     def run(self, rows: Iterable[Row]) -> Sent:
@@ -73,9 +78,11 @@ class Upload:
         try:
             for batch in self._cut(iterator):
                 if batch.state != "done":
+                    self._judge(batch.rows)
                     batch.state = "sent"
                     self._save()
                     flying[pool.submit(self._send, batch)] = batch
+                    self.asked = True
                 while flying and (len(flying) >= self._concurrency or len(self._window) >= WINDOW):
                     self._settle(flying)
             while flying:
@@ -112,7 +119,7 @@ class Upload:
         while True:
             segment, *rest = self._known or (Segment(self._target.batch_size, "free"),)
             if segment.state == "free":
-                batch = Batch(start, _take(rows, min(segment.rows, self._target.batch_size)), "free")
+                batch = Batch(start, self._take(rows, min(segment.rows, self._target.batch_size)), "free")
                 left = segment.rows - len(batch.rows)
                 if self._known and left:
                     rest = [Segment(left, "free"), *rest]
@@ -127,6 +134,24 @@ class Upload:
             window, known = (*self._window, batch), tuple(rest)
             self._window, self._known = window, known
             yield batch
+
+    def _take(self, rows: Iterator[Row], most: int) -> list[Row]:
+        """Up to `most` rows, fewer when they are large; what cannot be read behind them is raised the next time."""
+        if self._broken is not None:
+            raise self._broken
+        taken: list[Row] = []
+        size = 0
+        try:
+            for row in islice(rows, most):
+                taken.append(row)
+                size += len(row.data) + 1
+                if size >= BATCH_BYTES:
+                    break
+        except PermanentError as error:
+            self._broken = error
+            if not taken:
+                raise
+        return taken
 
     def _send(self, batch: Batch) -> Batch:
         client: GatewayClient | None = getattr(self._local, "client", None)
@@ -149,18 +174,22 @@ class Upload:
             if future.cancelled() or isinstance(future.exception(), PermanentError):
                 batch.state = "free"
             elif future.exception() is None:
-                self._note(batch)
+                with contextlib.suppress(PlatformError):  # it is said already, and the batch stays one to repeat
+                    self._note(batch)
         self._advance()
         self._save()
 
     def _note(self, batch: Batch) -> None:
-        batch.state = "done"
         journal, events = self._journal, len(batch.rows) - len(batch.dropped)
         if batch.dropped and self._rejected:
             file = self._rejected()
-            file.write(b"".join(row.data + b"\n" for row in batch.dropped))
-            file.flush()
+            try:
+                file.write(b"".join(row.data + b"\n" for row in batch.dropped))
+                file.flush()
+            except OSError as error:
+                raise SettingError(f"The rows left out cannot be written to {file.name} ({error.strerror}).") from None
             journal.rejected_bytes = file.tell()
+        batch.state = "done"
         for tally in (self.sent, journal):
             tally.events += events
             tally.skipped += len(batch.dropped)
@@ -184,15 +213,3 @@ class Upload:
         self._journal.digest = self._digest.hexdigest()
         self._journal.segments = [*(batch.segment for batch in self._window), *self._known]
         self._journal.save()
-
-
-def _take(rows: Iterator[Row], most: int) -> list[Row]:
-    """Up to `most` rows, fewer when they are large."""
-    taken: list[Row] = []
-    size = 0
-    for row in islice(rows, most):
-        taken.append(row)
-        size += len(row.data) + 1
-        if size >= BATCH_BYTES:
-            break
-    return taken

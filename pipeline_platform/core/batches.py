@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -74,8 +75,11 @@ class Pace:
 
     @classmethod
     def read(cls, noted: Mapping[str, Any]) -> Self:
-        """From `noted`; ValueError, KeyError or TypeError when it is something else."""
-        return cls(float(noted["tokens"]), float(noted["at"]))
+        """From `noted`; ValueError, KeyError, TypeError or OverflowError when it is something else."""
+        pace = cls(float(noted["tokens"]), float(noted["at"]))
+        if not (math.isfinite(pace.tokens) and math.isfinite(pace.at)):
+            raise ValueError("a pace is two finite numbers")
+        return pace
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +111,9 @@ def spend(pace: Pace, now: float, runs: int, limits: PaceLimits) -> Pace:
 
 
 def _refilled(pace: Pace, now: float, limits: PaceLimits) -> float:
-    # A clock that went back must not lend tokens, nor withhold them for long.
-    return min(limits.burst, pace.tokens + max(0.0, now - pace.at) * limits.per_second)
+    # Neither a clock that went back nor a cursor that somebody edited may lend tokens, or withhold them for long.
+    kept = max(pace.tokens, -limits.burst)
+    return min(limits.burst, kept + max(0.0, now - pace.at) * limits.per_second)
 
 
 def retry_pause(attempt: int) -> float:

@@ -1,4 +1,5 @@
-"""What may be asked of a source, and who goes first. Kept for all workers together in Redis by `queue/budgets.py`."""
+"""What may be asked of a source, who goes first, and since when it fails. Kept for all workers in Redis by
+`queue/budgets.py`."""
 
 from __future__ import annotations
 
@@ -37,12 +38,34 @@ class Allowance:
         return 0.0 if priority is Priority.LIVE else min(self.reserve, max(0.0, self.burst - weight))
 
 
+EVERYTHING = "*"  # the name of a source's failures in a row, whatever was asked
+FORGOTTEN = 2 * 86_400.0  # seconds after which a failure is no part of a series any more
+
+
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """Failures in a row: how many, for how many seconds by now, and how many seconds ago the last one was."""
+
+    count: int
+    lasted: float = 0.0
+    ago: float = 0.0
+
+
 class Budget(Protocol):
-    """One source's budget, shared by everybody who asks the source."""
+    """One source's budget, shared by everybody who asks the source; and what is known of its failures."""
 
     def take(self, weight: float, priority: Priority) -> None:
         """Spend `weight`; waits for it. SourceUnavailableError with `retry_after` when that would take too long,
         SettingError when the budget could never allow it."""
 
     def pause(self, seconds: float) -> None:
-        """Let nobody spend anything for `seconds`: the source has said so (429, 418, Retry-After)."""
+        """Let nobody spend anything for `seconds`: the source has said so (429, 418, Retry-After), or fails."""
+
+    def failing(self, *names: str) -> list[Failing | None]:
+        """The failures in a row under each name; None when the last answer was good."""
+
+    def failed(self, *names: str) -> list[Failing]:
+        """One more failure under each name."""
+
+    def answered(self, *names: str) -> None:
+        """A good answer: the failures under these names are over."""

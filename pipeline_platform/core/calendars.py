@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from functools import cache
 
@@ -16,6 +16,13 @@ class Calendar(StrEnum):
     def expects(self, at: datetime) -> bool:
         """Whether there can be a candle that opens at `at`."""
         return self is Calendar.ALWAYS or _is_ecb_day(at.date())
+
+    def last_day(self, at: datetime) -> datetime:
+        """The start, in UTC, of the latest day that was over at `at` and that there can be a price of."""
+        start = datetime.combine(at.astimezone(UTC).date() - timedelta(days=1), time(), UTC)
+        while not self.expects(start):
+            start -= timedelta(days=1)
+        return start
 
 
 def _is_ecb_day(day: date) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import orjson
 
+from pipeline_platform.core.numbers import float_in, whole_number_in
 from pipeline_platform.errors import EditError, PermanentError
 
 MOST_BYTES = 16 * 2**10  # an edit as JSON
@@ -34,8 +35,8 @@ _FUNCTIONS: dict[str, tuple[Callable[..., Any], tuple[type, ...], int]] = {
     "lower": (str.lower, (str,), 1),
     "upper": (str.upper, (str,), 1),
     "strip": (str.strip, (str,), 1),
-    "float": (float, (*_NUMBER, str), 1),
-    "int": (int, (*_NUMBER, str), 1),
+    "float": (lambda value: float_in(value) if isinstance(value, str) else float(value), (*_NUMBER, str), 1),
+    "int": (lambda value: whole_number_in(value) if isinstance(value, str) else int(value), (*_NUMBER, str), 1),
     "str": (str, (*_NUMBER, str), 1),
 }
 

@@ -26,7 +26,7 @@ from pipeline_platform.core.entries import Entry
 from pipeline_platform.core.lines import NEWLINE, Bools, join, lines_of, no_object, with_newline
 from pipeline_platform.core.rejections import Int32s, Problem, Reason, RejectionList, Rejections
 from pipeline_platform.core.streams import StreamSpec
-from pipeline_platform.core.times import Int64s, moments, times
+from pipeline_platform.core.times import Int64s, is_leap_second, leap_seconds, moments, times
 
 CHUNK_BYTES = 8 * 2**20
 READERS = 2
@@ -72,6 +72,7 @@ NOT_UTF8 = Problem(Reason.MALFORMED, "", "the line is not valid UTF-8")
 TEXT = "has to be text"
 NUMBER = "has to be a number"
 TIME = "has to be an RFC 3339 time with an offset, or epoch milliseconds as a whole number"
+LEAP = "has 60 for its seconds: a leap second, which epoch time has no room for; write 59, or the next minute"
 
 
 def unknown_field(name: str) -> Problem:
@@ -141,8 +142,8 @@ class _Decoder:
         self._measures = tuple(spec.measures)
         fields = [(name, pa.string()) for name in (*self._dimensions, "event_id")]
         fields += [(name, pa.float64()) for name in self._measures]
-        self._schemas = {kind: pa.schema([*fields, ("ts", kind)]) for kind in (pa.string(), pa.int64())}
-        self._ts_kinds = [pa.string(), pa.int64()]
+        self._ts_kinds = [pa.string(), pa.float64()]
+        self._schemas = {kind: pa.schema([*fields, ("ts", kind)]) for kind in self._ts_kinds}
         self._ignore_unknown = spec.policies.unknown_fields == "ignore"
         self._rejections = RejectionList()
         self._parts: list[tuple[Int32s, Int32s, Int64s]] = []
@@ -214,8 +215,9 @@ class _Decoder:
                 continue
             if self._ts_kinds[0] != kind:
                 self._ts_kinds.reverse()
-            finite = all(pc.all(pc.is_finite(table[name])).as_py() is not False for name in self._measures)
             # The reader takes NaN and Infinity, JSON does not.
+            floats = self._measures if pa.types.is_string(kind) else (*self._measures, "ts")
+            finite = all(pc.all(pc.is_finite(table[name])).as_py() is not False for name in floats)
             return table if finite and table.num_rows == rows else None
         return None
 
@@ -271,8 +273,13 @@ class _Decoder:
 
     def _take(self, table: pa.Table, entry: Int32s, line: Int32s) -> None:
         """Adds a table's rows; those with an unreadable time are rejected."""
-        ts, unreadable = times(table["ts"].combine_chunks())
-        self._rejections.add_many(entry[unreadable], line[unreadable], bad_type("ts", TIME))
+        moment = table["ts"].combine_chunks()
+        ts, unreadable = times(moment)
+        if unreadable.any():
+            leap = unreadable & leap_seconds(moment)
+            self._rejections.add_many(entry[leap], line[leap], bad_type("ts", LEAP))
+            other = unreadable & ~leap
+            self._rejections.add_many(entry[other], line[other], bad_type("ts", TIME))
         keep = ~unreadable if unreadable.any() else None
         self._parts.append((entry, line, ts) if keep is None else (entry[keep], line[keep], ts[keep]))
         for name in self._dimensions:
@@ -302,8 +309,8 @@ class _Decoder:
                 numbers.append(number)
         ts, unreadable = moments([row.get("ts") for row in rows])
         for at in np.flatnonzero(unreadable)[::-1].tolist():
-            self._rejections.add(entries.pop(at), numbers.pop(at), bad_type("ts", TIME))
-            rows.pop(at)
+            words = LEAP if is_leap_second(rows.pop(at)["ts"]) else TIME
+            self._rejections.add(entries.pop(at), numbers.pop(at), bad_type("ts", words))
         if not rows:
             return
         ts = ts[~unreadable]

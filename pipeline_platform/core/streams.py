@@ -6,6 +6,7 @@ From a spec alone come the ingest endpoint, validation, the tables, the Dagster 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -15,33 +16,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from pipeline_platform.core.names import derived_from, one_for_two, why_no_field, why_no_stream
 from pipeline_platform.core.yaml_tree import line_of, refuse_oddities
 from pipeline_platform.errors import SpecError
 
-NAME = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
-RESERVED = frozenset({"ts", "received_at", "batch_id", "series_id", "event_id", "window_start", "events", "stream"})
 SHIPPED = Path(__file__).resolve().parent.parent / "streams"
-# Names of tables and views that a stream's own name must not be, or end like.
-TAKEN = frozenset(
-    {
-        *("assets", "assets_failed", "assets_latest", "batch_receipts", "dead_letters", "replays", "breakers"),
-        *(
-            "alerts",
-            "alert_deliveries",
-            "audit",
-            "streams",
-            "users",
-            "alembic_version",
-            "ledger_totals",
-            "rollups",
-            "rollup_marks",
-        ),
-        *("price_quotes", "price_candles", "price_days", "orders_usd"),
-        *("prices_quotes", "prices_quotes_history", "prices_candles", "prices_daily"),
-    }
-)
-SUFFIXES = ("_series", "_events", "_minutes", "_hours", "_days", "_event_ids", "_1m", "_1h", "_1d")
-MEASURE_SUFFIXES = ("count", "sum", "min", "max", "avg", "var", "m2", "first", "first_ts", "last", "last_ts")
 _DURATION = re.compile(r"([0-9]{1,12})\s*(s|m|h|d)\Z")
 _LONGEST = timedelta(days=36_500)
 # Each day of events is a partition, and a statement over all of them locks each and its index: ten years are as many as
@@ -122,10 +101,8 @@ class StreamSpec(_Frozen):
     @field_validator("name")
     @classmethod
     def _name(cls, value: str) -> str:
-        if not NAME.match(value):
-            raise ValueError("a stream's name is lower case letters, digits and _, at most 40, starting with a letter")
-        if value in TAKEN or value.endswith(SUFFIXES):
-            raise ValueError(f"{value!r} is, or ends like, a name that the warehouse uses itself; choose another")
+        if why := why_no_stream(value):
+            raise ValueError(why)
         return value
 
     @field_validator("dimensions", "measures", mode="before")
@@ -133,30 +110,24 @@ class StreamSpec(_Frozen):
     def _shorthand(cls, value: object) -> object:
         """Lets `dimensions: [source, metric]` stand for fields without options, and `source:` for `source: {}`."""
         if isinstance(value, list):
-            names = [str(name) for name in value]
-            fields: dict[str, object] = {}
-            for name in names:
-                if name in fields:
-                    raise ValueError(f"{name!r} is given twice")
-                fields[name] = {}
-            return fields
+            if twice := [name for name, count in Counter(map(_text, value)).items() if count > 1]:
+                raise ValueError(f"{twice[0]!r} is given twice")
+            return {name: {} for name in value}
         if isinstance(value, dict):
-            return {name: options if options is not None else {} for name, options in value.items()}
+            return {_text(name): options if options is not None else {} for name, options in value.items()}
         return value
 
     @model_validator(mode="after")
     def _fields(self) -> Self:
         for kind, names in (("dimensions", self.dimensions), ("measures", self.measures)):
             for name in names:
-                if not NAME.match(name):
-                    raise _at(kind, name, "a field's name is lower case letters, digits and _, starting with a letter")
-                if name in RESERVED:
-                    raise _at(kind, name, "this name is the platform's own; choose another")
+                if why := why_no_field(name):
+                    raise _at(kind, name, why)
                 if kind == "measures" and name in self.dimensions:
                     raise _at(kind, name, "declared both as a dimension and as a measure")
         taken = set(self.dimensions)
         for measure in self.measures:
-            derived = {f"{measure}_{suffix}" for suffix in MEASURE_SUFFIXES}
+            derived = derived_from(measure)
             for name in sorted(derived & taken):
                 raise _at("measures", measure, f"{name} would name both a column of the aggregates and another field")
             taken |= derived
@@ -187,6 +158,12 @@ class StreamSpec(_Frozen):
         return frozenset((*self.dimensions, *self.measures, "ts", "event_id"))
 
 
+def _text(name: object) -> str:
+    if not isinstance(name, str):
+        raise ValueError(f"YAML reads a name as {name!r}; put it between quotes, or choose another")
+    return name
+
+
 def _at(kind: str, name: str, message: str) -> PydanticCustomError:
     """An error of one declared field; `_explain` reads its place."""
     return PydanticCustomError("field_name", "{message}", {"message": message, "path": (kind, name)})
@@ -198,6 +175,7 @@ def load_specs(folder: Path | None = None) -> dict[str, StreamSpec]:
     Raises SpecError naming the file, the line and the field.
     """
     specs: dict[str, StreamSpec] = {}
+    files: dict[str, Path] = {}
     for place in [SHIPPED, *([folder] if folder else [])]:
         if not place.is_dir():
             raise SpecError(f"{place} is not a folder of stream files; set PIPELINE_STREAMS_DIR to one that exists.")
@@ -205,10 +183,23 @@ def load_specs(folder: Path | None = None) -> dict[str, StreamSpec]:
         for path in sorted([*place.glob("*.yaml"), *place.glob("*.yml")]):
             spec = load_spec(path)
             if spec.name in seen:
-                raise SpecError(f"{path}: the stream {spec.name!r} is already declared in {seen[spec.name]}.")
-            seen[spec.name] = path
+                raise SpecError(f"{_name_of(path)}: the stream {spec.name!r} is already declared in {seen[spec.name]}.")
+            seen[spec.name] = files[spec.name] = path
             specs[spec.name] = spec
+    if both := one_for_two(specs):
+        first, second = both
+        raise SpecError(
+            f"{_name_of(files[second])}: the streams {first!r} and {second!r} cannot be there together: what Dagster "
+            f"executes for the one has the name of the other's job; rename one."
+        )
     return specs
+
+
+def _name_of(path: Path) -> str:
+    """Where a file of streams that is known to be good says the stream's name."""
+    tree = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    assert tree is not None
+    return f"{path}, line {line_of(tree, ['name'])}, field name"
 
 
 def load_spec(path: Path) -> StreamSpec:

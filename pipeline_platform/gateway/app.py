@@ -39,6 +39,7 @@ from pipeline_platform.gateway.front import FrontDoor
 from pipeline_platform.gateway.hosts import AllowedHosts
 from pipeline_platform.gateway.ingest import INGEST_PATH, IngestEndpoint, IngestShortcut
 from pipeline_platform.gateway.logins import login_routes
+from pipeline_platform.gateway.methods import Methods
 from pipeline_platform.gateway.observe import Observe
 from pipeline_platform.gateway.openapi import DESCRIPTION, describe
 from pipeline_platform.gateway.problems import install_problem_handlers
@@ -61,7 +62,7 @@ def build_app(settings: Settings, specs: Mapping[str, StreamSpec], lines: AuditS
         async with edge.running():
             yield
 
-    app = _Gateway(
+    app: FastAPI = _Gateway(
         edge,
         title="Pipeline Platform",
         version=__version__,
@@ -71,6 +72,7 @@ def build_app(settings: Settings, specs: Mapping[str, StreamSpec], lines: AuditS
             Middleware(Observe, metrics=edge.metrics),
             Middleware(FrontDoor, addresses=edge.addresses, **_door(settings)),
             Middleware(IngestShortcut, endpoint=ingest),
+            Middleware(Methods, routes=lambda: app.routes),
         ],
         redirect_slashes=False,
         openapi_url=None,

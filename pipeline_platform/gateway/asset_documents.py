@@ -15,7 +15,7 @@ from pipeline_platform.warehouse.asset_search import AssetRow
 from pipeline_platform.warehouse.failed_runs import OF_JOB
 
 Kind = Literal["ingest", "replay", "etl"]
-State = Literal["planned", "loaded", "failed", "dead", "replayed"]
+State = Literal["planned", "loaded", "failed", "dead", "replayed", "obsolete"]
 
 
 class AssetRange(BaseModel):
@@ -44,7 +44,7 @@ class AssetError(BaseModel):
 
     kind: str | None = Field(description="transient, permanent, poison, lost or canceled; null for failures of old.")
     error_class: str | None
-    message: str | None
+    message: str | None = Field(description="What it said; of an obsolete row, why it is.")
     failed_at: datetime | None
     next_attempt_at: datetime | None = Field(description="The next attempt is not requested before; null: none is due.")
 

@@ -39,8 +39,8 @@ class AssetQuestion(Question):
     stream: Words = Field([], description="Its stream; several times for several.")
     asset_key: Word | None = Field(None, description="The Dagster asset, such as `warehouse/telemetry_events`.")
     partition: Word | None = Field(None, description="The partition of a partitioned asset.")
-    state: list[Literal["planned", "loaded", "failed", "dead", "replayed", "failing"]] = Field(
-        [], max_length=6, description="failing: failed at least once and not loaded, whatever the state."
+    state: list[Literal["planned", "loaded", "failed", "dead", "replayed", "obsolete", "failing"]] = Field(
+        [], max_length=7, description="failing: failed at least once and not loaded, whatever the state."
     )
     job: Word | None = Field(None, description="The Dagster job.")
     run_id: Word | None = Field(None, description="A Dagster run of any attempt.")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+from collections.abc import Iterable
 from concurrent.futures import Executor
 from typing import Protocol
 
 from starlette.types import Receive
 
+from pipeline_platform.core.media_types import MediaType, content_codings, read_media_type
 from pipeline_platform.gateway.inflate import ENCODINGS, body_too_large, inflate, unsupported_encoding
 from pipeline_platform.gateway.ndjson import Bounds, Events, NotPlainError, from_json, from_ndjson, from_unlabelled
 from pipeline_platform.gateway.problems import ProblemError
@@ -38,21 +41,37 @@ class DisconnectedError(Exception):
     """The client went away before its body was complete; nobody is left to answer."""
 
 
-def parser_of(content_type: str, encoding: str) -> Parser:
-    """How to read a body of this type; a 415 problem for types and encodings that are not supported."""
-    media, _, parameters = content_type.partition(";")
-    parser = MEDIA_TYPES.get(media.strip().lower())
+@functools.lru_cache(maxsize=256)  # producers send the same few; refusals are not kept
+def way_to_read(content_type: bytes, content_encoding: bytes) -> tuple[Parser, str]:
+    """The parser for a body with these headers and its coding, "" for none; a 415 problem for what is not supported."""
+    parser = MEDIA_TYPES.get(media_type_of(content_type, MEDIA_TYPES).name if content_type else "")
     if parser is None:
         detail = "Send application/json (an object or an array) or application/x-ndjson (one object a line)."
-        raise ProblemError(
-            "unsupported-media-type", detail, headers={"Accept-Post": ", ".join(filter(None, MEDIA_TYPES))}
-        )
-    charset = parameters.strip().lower().removeprefix("charset=").strip('"') if "charset" in parameters.lower() else ""
-    if charset not in ("", "utf-8", "utf8", "us-ascii"):
-        raise ProblemError("unsupported-media-type", "Events are UTF-8; leave the charset out.")
-    if encoding not in ("", "x-gzip", *ENCODINGS):
+        raise _unsupported(detail, MEDIA_TYPES)
+    return parser, coding_of(content_encoding)
+
+
+def media_type_of(content_type: bytes, supported: Iterable[str]) -> MediaType:
+    """The type that a body is sent as; a 415 problem for what is no media type or not UTF-8."""
+    try:
+        media = read_media_type(content_type.decode("latin-1"))
+    except ValueError as error:
+        raise _unsupported(f"Content-Type is {error}.", supported) from None
+    if not media.utf8:
+        raise _unsupported("Bodies are UTF-8; leave the charset out.", supported)
+    return media
+
+
+def coding_of(content_encoding: bytes) -> str:
+    """The coding of a body, "" for none; a 415 problem for several, and for others than ours."""
+    codings = content_codings(content_encoding.decode("latin-1"))
+    if len(codings) > 1 or not set(codings).issubset(ENCODINGS):
         raise unsupported_encoding()
-    return parser
+    return codings[0] if codings else ""
+
+
+def _unsupported(detail: str, supported: Iterable[str]) -> ProblemError:
+    return ProblemError("unsupported-media-type", detail, headers={"Accept-Post": ", ".join(filter(None, supported))})
 
 
 async def read_body(receive: Receive, declared: bytes, limit: int) -> bytes:

@@ -24,6 +24,7 @@ from pipeline_platform.gateway.buckets import Buckets
 from pipeline_platform.gateway.credentials import REFRESH_SECONDS as KEYS_SECONDS
 from pipeline_platform.gateway.credentials import KeyCache
 from pipeline_platform.gateway.dagster_gauges import DagsterGauges
+from pipeline_platform.gateway.expositions import Pages
 from pipeline_platform.gateway.flusher import Flusher
 from pipeline_platform.gateway.fresh import Fresh
 from pipeline_platform.gateway.gauges import GaugeReader, Gauges
@@ -94,7 +95,7 @@ class Edge:
     metrics: Metrics
     gauges: GaugeReader
     readiness: Fresh[Readiness]
-    page: Fresh[bytes]
+    pages: Pages
     threads: ThreadPoolExecutor
     parsers: ThreadPoolExecutor
 
@@ -209,15 +210,10 @@ def make_edge(settings: Settings, specs: Mapping[str, StreamSpec], lines: AuditS
         metrics=metrics,
         gauges=gauges,
         readiness=Fresh(lambda: readiness(pressure, keys, engine), threads),
-        page=Fresh(lambda: _page(gauges, metrics), threads),
+        pages=Pages(gauges, metrics, threads),
         threads=threads,
         parsers=ThreadPoolExecutor(2, "parse"),
     )
-
-
-def _page(gauges: GaugeReader, metrics: Metrics) -> bytes:
-    gauges.refresh()
-    return metrics.page()
 
 
 async def _repeat(work: Callable[[], Awaitable[None]], pause: float) -> None:

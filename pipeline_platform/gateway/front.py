@@ -70,7 +70,7 @@ class FrontDoor:
             if path in _PROBES:
                 if not self._probed.take(self._address(scope)).allowed:
                     await self._sleep(PROBE_SECONDS)
-            elif not path.startswith("/v1/"):
+            elif not path.startswith("/v1/") or scope["method"] == "OPTIONS":
                 self._open(scope)
         except ProblemError as problem:
             await problem_response(problem, path)(scope, receive, answer)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Literal
 
-from fastapi import APIRouter, Response
-from prometheus_client import CONTENT_TYPE_LATEST
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from pipeline_platform.gateway.access import EdgeOf
@@ -41,6 +40,7 @@ async def readyz(response: Response, edge: EdgeOf) -> Readiness:
 
 
 @router.get("/metrics", summary="Prometheus metrics (no key needed)", response_class=Response)
-async def metrics(edge: EdgeOf) -> Response:
-    """The names are in `gateway/metrics.py`. At most a second old."""
-    return Response(await edge.page.read(), media_type=CONTENT_TYPE_LATEST)
+async def metrics(request: Request, edge: EdgeOf) -> Response:
+    """As text of version 0.0.4, or as `Accept` asks: text of 1.0.0 or OpenMetrics 1.0.0. At most a second old."""
+    body, content_type = await edge.pages.read(", ".join(request.headers.getlist("accept")))
+    return Response(body, headers={"Content-Type": content_type, "Vary": "Accept"})

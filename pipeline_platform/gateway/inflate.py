@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 
 import zstandard
@@ -13,9 +14,10 @@ _GZIP = 16 + zlib.MAX_WBITS
 _WINDOW = 8 * 2**20  # what RFC 8878 asks every decoder to support, and no more
 # A zstd block of a few bytes may stand for 128 KiB, and the reader inflates all it is given: so it is given little.
 _PIECE = 256
+_LARGEST_PIECE = 64 * 2**10
 FREE_BYTES = 2**20  # a body may always inflate to so much
+_PADDING = re.compile(rb"\0*+")
 RATIO = 100  # and beyond that to so many times what was sent; events compress to a tenth or a twentieth
-_MEMBERS = 100  # of a body; each costs a copy of what is behind it
 
 
 def inflate(data: bytes, encoding: str, limit: int) -> bytes:
@@ -50,38 +52,40 @@ def _beyond(most: int, limit: int) -> ProblemError:
 
 
 def _gunzip(data: bytes, most: int, limit: int) -> bytes:
+    member = zlib.decompressobj(_GZIP)
     parts: list[bytes] = []
-    room = most
-    for _ in range(_MEMBERS):
-        member = zlib.decompressobj(_GZIP)
+    room, at, size = most, 0, _PIECE
+    while at < len(data):
+        if member.eof:
+            # What is behind a member is copied: pieces grow with it, so that any number of them costs what they weigh.
+            member, size = zlib.decompressobj(_GZIP), _PIECE
+        piece = data[at : at + size]
         try:
-            part = member.decompress(data, room + 1)
+            part = member.decompress(piece, room + 1)
         except zlib.error:
             raise _damaged("gzip") from None
+        at += len(piece) - len(member.unused_data)
+        size = min(2 * size, _LARGEST_PIECE)
         room -= len(part)
         if room < 0:
             raise _beyond(most, limit)
-        if not member.eof:
-            raise _damaged("gzip")
         parts.append(part)
-        data = member.unused_data.lstrip(b"\0")  # padding between members is customary
-        if not data:
-            return b"".join(parts)
-    raise _damaged("gzip")
+        if member.eof and data[at : at + 1] == b"\0":
+            at = _PADDING.match(data, at).end()  # type: ignore[union-attr]  # between members it is customary
+    if not member.eof:
+        raise _damaged("gzip")
+    return b"".join(parts)
 
 
 def _unzstd(data: bytes, most: int, limit: int) -> bytes:
     decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
     frame = decompressor.decompressobj()
     parts: list[bytes] = []
-    room, at, frames = most, 0, 1
+    room, at = most, 0
     try:
         while at < len(data):
             if frame.eof:
                 frame = decompressor.decompressobj()
-                frames += 1
-                if frames > _MEMBERS:
-                    raise _damaged("zstd")
             piece = data[at : at + _PIECE]
             part = frame.decompress(piece)
             at += len(piece) - len(frame.unused_data)

@@ -15,8 +15,9 @@ import orjson
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipeline_platform.core.entries import Receipt, TaggedReceipt
+from pipeline_platform.core.numbers import float_in
 from pipeline_platform.gateway.admission import admit, headers_by_name
-from pipeline_platform.gateway.body import DisconnectedError, canonical_events, parser_of, read_body
+from pipeline_platform.gateway.body import DisconnectedError, canonical_events, read_body, way_to_read
 from pipeline_platform.gateway.contract import require_contract
 from pipeline_platform.gateway.edge import Edge
 from pipeline_platform.gateway.problems import ProblemError, problem_of, problem_response, shown
@@ -96,10 +97,9 @@ class IngestEndpoint:
         if idempotency is not None and not _IDEMPOTENCY_KEY.match(idempotency):
             raise ProblemError("bad-header", "Idempotency-Key is 1 to 200 printable ASCII characters.")
         edge.pressure.refuse_if_full(stream)
-        encoding = headers.get(b"content-encoding", b"").decode("latin-1").strip().lower()
-        parser = parser_of(headers.get(b"content-type", b"").decode("latin-1"), encoding)
+        parser, coding = way_to_read(headers.get(b"content-type", b""), headers.get(b"content-encoding", b""))
         raw = await read_body(receive, headers.get(b"content-length", b""), edge.bounds.body_bytes)
-        events = await canonical_events(raw, parser, encoding, edge.bounds, edge.parsers)
+        events = await canonical_events(raw, parser, coding, edge.bounds, edge.parsers)
         if options.strict:
             await asyncio.get_running_loop().run_in_executor(edge.parsers, require_contract, events, spec)
         item = _entry(stream, key, events.count, events.data, idempotency)
@@ -151,7 +151,7 @@ class IngestEndpoint:
     def _wait(self, value: str) -> float:
         longest = self._edge.wait_max_seconds
         try:
-            wait = float(value)
+            wait = float_in(value)
         except ValueError:
             wait = -1.0
         if not wait >= 0:

@@ -45,10 +45,7 @@ def login_routes(door: Doorkeeper) -> list[Route]:
     """The routes, to stand before the app's own."""
     pages = LoginPages(door).routes
     gate = Gate(Router(routes=pages), door, open_paths=OPEN_PATHS)
-    methods: dict[str, set[str]] = {}
-    for page in pages:
-        methods.setdefault(page.path, set()).update(page.methods or ())
-    return [Route(path, LoginRoute(path, gate), methods=sorted(those)) for path, those in methods.items()]
+    return [Route(page.path, LoginRoute(page.path, gate), methods=sorted(page.methods or ())) for page in pages]
 
 
 def by_session(headers: dict[bytes, bytes]) -> bool:

@@ -31,6 +31,7 @@ class StreamSummary(BaseModel):
     description: str
     dimensions: list[str]
     measures: list[str]
+    spec: dict[str, Any] = Field(description="As declared, with every default spelled out.")
     links: dict[str, str]
 
 
@@ -86,7 +87,6 @@ class LateDocument(BaseModel):
 class StreamDocument(StreamSummary):
     """A declared stream and where it stands."""
 
-    spec: dict[str, Any] = Field(description="As declared, with every default spelled out.")
     totals: Totals
     backlog_events: int = Field(description="Accepted and not settled yet.")
     watermark: str = Field(description="Every request with a receipt below this id is settled.")
@@ -117,21 +117,20 @@ def read_receipt(
 
 @router.get("/streams", summary="The declared streams")
 def list_streams(edge: EdgeOf, key: Annotated[Key, Depends(scoped("ingest", "read", narrow=True))]) -> StreamList:
-    """Their fields and links; those that the key is good for."""
+    """Their fields, specs and links; those that the key is good for."""
     return StreamList(streams=[StreamSummary(**_summary(edge, name)) for name in sorted(edge.specs) if key.sees(name)])
 
 
 @router.get("/streams/{stream}", summary="One stream: its spec and where it stands")
 def read_stream(edge: EdgeOf, stream: str, _: object = Depends(scoped("read"))) -> StreamDocument:
     """Totals are events since the stream began."""
-    spec = edge.spec(stream)
+    edge.spec(stream)
     ledger = Ledger(edge.engine)
     totals, watermark = ledger.totals(stream), ledger.watermark(stream)
     position = edge.pressure.positions.get(stream)
     oldest = position.oldest_id if position else None
     return StreamDocument(
         **_summary(edge, stream),
-        spec=spec.model_dump(mode="json"),
         totals=Totals(
             accepted=position.accepted_events if position else totals.events_read,
             read=totals.events_read,
@@ -198,5 +197,6 @@ def _summary(edge: Edge, name: str) -> dict[str, Any]:
         "description": spec.description,
         "dimensions": list(spec.dimensions),
         "measures": list(spec.measures),
+        "spec": spec.model_dump(mode="json"),
         "links": {"self": here, "events": f"{here}/events", "aggregates": f"{here}/aggregates"},
     }

@@ -6,6 +6,8 @@ Routes are templates, streams are declared ones, a method is one of HTTP's or `o
 from __future__ import annotations
 
 from collections import Counter as Counts
+from collections.abc import Callable
+from threading import Lock
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -57,6 +59,7 @@ class Metrics:
             registry=registry,
         )
         self._noted: Counts[str] = Counts()
+        self._noting = Lock()
         self.append_seconds = Histogram(
             "pipeline_queue_append_seconds", "Time of one shared durable append.", buckets=_SECONDS, registry=registry
         )
@@ -154,12 +157,13 @@ class Metrics:
         ):
             self.registry.register(gauge)
 
-    def page(self) -> bytes:
-        """All of them as Prometheus reads them."""
-        for kind, count in list(BoundedHttp.refused.items()):  # the protocol's, which knows no app
-            self.unread.labels(kind).inc(count - self._noted[kind])
-            self._noted[kind] = count
-        return generate_latest(self.registry)
+    def page(self, encode: Callable[[CollectorRegistry], bytes] = generate_latest) -> bytes:
+        """All of them in one of Prometheus' formats."""
+        with self._noting:  # two formats may be asked for at once
+            for kind, count in list(BoundedHttp.refused.items()):  # the protocol's, which knows no app
+                self.unread.labels(kind).inc(count - self._noted[kind])
+                self._noted[kind] = count
+        return encode(self.registry)
 
     def appended(self, items: int, took: float) -> None:
         """Notes one shared append of `items` requests that took `took` seconds."""

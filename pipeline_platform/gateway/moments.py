@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import BeforeValidator, WithJsonSchema
 
+from pipeline_platform.core.numbers import as_json, whole_number_in
 from pipeline_platform.core.windows import to_datetime
 
-_MILLIS = re.compile(r"\d{1,15}\Z", re.ASCII)
 _LAST_MS = 253_402_300_799_000
 
 
@@ -19,8 +18,12 @@ def parse_moment(text: object) -> datetime:
     try:
         if not isinstance(text, str) or len(text) > 40:
             raise ValueError
-        if _MILLIS.match(text):
-            return to_datetime(min(int(text), _LAST_MS) * 1000)
+        if as_json(text) is not None:
+            millis = whole_number_in(text)
+            if millis < 0:
+                raise ValueError
+            return to_datetime(min(millis, _LAST_MS) * 1000)
+        text = text.upper()
         # A `+` that was not escaped in a URL arrives as a space.
         moment = datetime.fromisoformat(text.replace(" ", "+") if text[-6:-5] == " " else text)
         if moment.tzinfo is None:

@@ -118,17 +118,6 @@ def fresh_folder(path: Path, account: Account | None) -> Path:
     return private_folder(path, account)
 
 
-def owned_folder(path: Path, account: Account | None) -> Path:
-    """`path` as a folder that nobody but the account enters, kept with its files from whoever had them before."""
-    path.mkdir(mode=0o700, exist_ok=True)
-    path.chmod(0o700)
-    uid, gid = (account.uid, account.gid) if account else (os.geteuid(), os.getegid())
-    for each in (path, *path.iterdir()):
-        if each.lstat().st_uid != uid:
-            os.chown(each, uid, gid, follow_symlinks=False)
-    return path
-
-
 def require_reachable(account: Account | None, folder: Path) -> None:
     """SettingError that names the closed folder when the account's servers could not reach `folder`."""
     closed = first_unreachable(account, folder)

@@ -115,7 +115,7 @@ def _work(
             continue
         if only_gaps:
             wanted = Wanted(instrument, interval, source.calendar, per_request)
-            (gaps,) = find_gaps(engine, [wanted], part, now - source.grace)
+            (gaps,) = find_gaps(engine, [wanted], part, now - source.grace, due=now)
             ranges[interval], candles = gaps.ranges, candles + gaps.candles
         else:
             ranges[interval], candles = (part,), candles + part.candles(interval)

@@ -9,13 +9,15 @@ import dagster as dg
 from pipeline_platform.core.streams import load_specs
 from pipeline_platform.orchestration.alerts.jobs import deliver_job
 from pipeline_platform.orchestration.alerts.sensors import alerts_sensor
+from pipeline_platform.orchestration.failures.obsolete import obsolete_sensor
 from pipeline_platform.orchestration.failures.sensors import failed_runs_sensor
 from pipeline_platform.orchestration.ingest.assets import ingest_assets, ingest_job, queue_asset
 from pipeline_platform.orchestration.ingest.checks import check_job, check_schedule, stream_checks
 from pipeline_platform.orchestration.ingest.sensors import ingest_sensor
 from pipeline_platform.orchestration.maintenance.history import history_job, history_schedule
 from pipeline_platform.orchestration.maintenance.jobs import maintenance_job, maintenance_schedule
-from pipeline_platform.orchestration.prices.definitions import price_definitions
+from pipeline_platform.orchestration.prices.definitions import price_definitions, price_sources
+from pipeline_platform.orchestration.prices.partitions import canonicals
 from pipeline_platform.orchestration.prices.schedules import PRICE_JOBS
 from pipeline_platform.orchestration.replay.jobs import replay_job_of
 from pipeline_platform.orchestration.replay.sensors import replay_sensor
@@ -64,7 +66,7 @@ def definitions() -> dg.Definitions:
         sensors=[
             *(ingest_sensor(spec, limits) for spec in specs),
             replay_sensor(replays, etl_jobs, job_of_asset, limits),
-            *(alerts_sensor(), failed_runs_sensor()),
+            *(alerts_sensor(), failed_runs_sensor(), obsolete_sensor(canonicals(price_sources(settings).plan))),
         ],
         schedules=[check_schedule(), maintenance_schedule(maintain), history_schedule(purge)],
         resources={**resources, "io_manager": take_once},

@@ -21,5 +21,10 @@ def range_text(tags: Mapping[str, str]) -> str | None:
 
 def tags_of_text(text: str) -> dict[str, str]:
     """The tags of a run over the partitions of `range_text`."""
+    return range_tags(*corners(text))
+
+
+def corners(text: str) -> tuple[str, str]:
+    """The first and the last partition of `range_text`."""
     first, _, last = text.partition(_TO)
-    return range_tags(first, last or first)
+    return first, last or first

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
 
-from pipeline_platform.core.budgets import Allowance, Priority
+from pipeline_platform.core.budgets import FORGOTTEN, Allowance, Failing, Priority
 from pipeline_platform.errors import SettingError, SourceUnavailableError
 from pipeline_platform.queue.connection import queue_errors
 
@@ -54,6 +54,29 @@ end
 return 1
 """
 
+# KEYS: failures   ARGV: forgotten after seconds, 1 to note one more, names. A value is "count first last".
+# Answers "count lasted ago" for each name, "" for none.
+FAILURES = """
+local now = redis.call('TIME')
+local t = tonumber(now[1]) + tonumber(now[2]) / 1000000
+local forgotten, more, answer = tonumber(ARGV[1]), ARGV[2] == '1', {}
+for place = 3, #ARGV do
+  local count, first, last = 0, t, t
+  local known = redis.call('HGET', KEYS[1], ARGV[place])
+  if known then
+    local c, f, l = string.match(known, '(%S+) (%S+) (%S+)')
+    if t - tonumber(l) <= forgotten then count, first, last = tonumber(c), tonumber(f), tonumber(l) end
+  end
+  if more then
+    count, last = count + 1, t
+    redis.call('HSET', KEYS[1], ARGV[place], string.format('%d %.3f %.3f', count, first, last))
+  end
+  answer[#answer + 1] = count > 0 and string.format('%d %.3f %.3f', count, math.max(0, t - first), t - last) or ''
+end
+if more then redis.call('EXPIRE', KEYS[1], forgotten) end
+return answer
+"""
+
 PATIENCE = 60.0  # seconds that `take` waits before it gives the time back to the run
 LONGEST_NAP = 5.0  # a pause may have ended early, and tokens be left by others
 
@@ -73,7 +96,9 @@ class RedisBudget:
     ) -> None:
         self._take = client.register_script(TAKE)
         self._pause = client.register_script(PAUSE)
-        self._keys = [f"pp:budget:{source}"]
+        self._failures = client.register_script(FAILURES)
+        self._client = client
+        self._keys, self._failing = [f"pp:budget:{source}"], f"pp:budget:{source}:failing"
         self._source, self._allowance = source, allowance
         self._patience, self._clock, self._sleep = patience, clock, sleep
 
@@ -86,12 +111,35 @@ class RedisBudget:
         with queue_errors():
             self._pause(keys=self._keys, args=[seconds])
 
+    def failing(self, *names: str) -> list[Failing | None]:
+        """The failures in a row under each name."""
+        return self._series(names, more=False)
+
+    def failed(self, *names: str) -> list[Failing]:
+        """One more failure under each name."""
+        return [each for each in self._series(names, more=True) if each]
+
+    def answered(self, *names: str) -> None:
+        """The failures under these names are over."""
+        with queue_errors():
+            self._client.hdel(self._failing, *names)
+
+    def _series(self, names: Sequence[str], *, more: bool) -> list[Failing | None]:
+        with queue_errors():
+            reply: Any = self._failures(keys=[self._failing], args=[FORGOTTEN, int(more), *names])
+        texts = (each.decode() if isinstance(each, bytes) else each for each in reply)
+        return [_failing(*text.split()) if text else None for text in texts]
+
     def _ask(self, weight: float, priority: Priority) -> float:
         of = self._allowance
         live = int(priority is Priority.LIVE)
         with queue_errors():
             reply: Any = self._take(keys=self._keys, args=[of.rate, of.burst, weight, of.floor(weight, priority), live])
         return float(reply)
+
+
+def _failing(count: str, lasted: str, ago: str) -> Failing:
+    return Failing(int(count), float(lasted), float(ago))
 
 
 def wait_for(

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from pipeline_platform.core.budgets import Allowance, Priority
+from pipeline_platform.core.budgets import FORGOTTEN, Allowance, Failing, Priority
 from pipeline_platform.queue.budgets import PATIENCE, wait_for
 
 
@@ -27,6 +27,7 @@ class MemoryBudget:
         self._lock = threading.Lock()
         self._tokens, self._at = allowance.burst, clock()
         self._paused = self._awaited = 0.0
+        self._known: dict[str, tuple[int, float, float]] = {}  # name: failures, the first's time, the last's
 
     def take(self, weight: float, priority: Priority) -> None:
         """Spends `weight`, or waits for it; SourceUnavailableError when that would take longer than our patience."""
@@ -36,6 +37,32 @@ class MemoryBudget:
         """Lets nobody spend anything for `seconds`."""
         with self._lock:
             self._paused = max(self._paused, self._clock() + seconds)
+
+    def failing(self, *names: str) -> list[Failing | None]:
+        """The failures in a row under each name."""
+        with self._lock:
+            return [self._series(name) for name in names]
+
+    def failed(self, *names: str) -> list[Failing]:
+        """One more failure under each name."""
+        with self._lock:
+            now = self._clock()
+            for name in names:
+                there = self._series(name)
+                first = self._known[name][1] if there else now
+                self._known[name] = (there.count + 1 if there else 1, first, now)
+            return [each for name in names if (each := self._series(name))]
+
+    def answered(self, *names: str) -> None:
+        """The failures under these names are over."""
+        with self._lock:
+            for name in names:
+                self._known.pop(name, None)
+
+    def _series(self, name: str) -> Failing | None:
+        count, first, last = self._known.get(name, (0, 0.0, 0.0))
+        now = self._clock()
+        return Failing(count, now - first, now - last) if count and now - last <= FORGOTTEN else None
 
     def _ask(self, weight: float, priority: Priority) -> float:
         live = priority is Priority.LIVE

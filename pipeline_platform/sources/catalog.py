@@ -69,13 +69,17 @@ def open_source(
     kind = KINDS[source.kind]
     headers = {}
     if source.api_key_env and kind.key_header:
-        if not environ.get(source.api_key_env):
+        if not (key := environ.get(source.api_key_env, "").strip()):
             raise SettingError(f"{source.name}: {source.api_key_env} is not set; it should hold the API key.")
-        headers[kind.key_header] = environ[source.api_key_env]
-    base_url = source.base_url or kind.base_url
-    return kind(
-        source.name, HttpClient(source.name, base_url, budget, priority, headers=headers, patience=patience), clock
+        headers[kind.key_header] = key
+    http = HttpClient(
+        *(source.name, source.base_url or kind.base_url, budget, priority),
+        headers=headers,
+        patience=patience,
+        says_unknown=kind.says_unknown,
+        now=clock,
     )
+    return kind(source.name, http, clock)
 
 
 def _mistakes(source: SourcePlan) -> list[tuple[str, str]]:

@@ -6,15 +6,18 @@ are left out; the order is not promised, and candles before `start` may come. Te
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from urllib.parse import quote
 
 from pipeline_platform.core.budgets import Allowance
-from pipeline_platform.core.prices import Candle, Interval, Quote
+from pipeline_platform.core.prices import Candle, Interval
 from pipeline_platform.core.time_ranges import TimeRange
 from pipeline_platform.sources.adapter import Adapter
+from pipeline_platform.sources.failures import Said
 from pipeline_platform.sources.http import Query
+from pipeline_platform.sources.quoting import Latest
+from pipeline_platform.sources.series import About
 from pipeline_platform.sources.shapes import Node
 
 CANDLE_FIELDS = 6  # time, low, high, open, close, volume
@@ -27,28 +30,28 @@ class Coinbase(Adapter):
     allowance = Allowance(weight=100, seconds=10, burst=10, reserve=3)
     opened = datetime(2015, 1, 1, tzinfo=UTC)
     page = 300
+    quote_time = "`time` of /ticker: the last trade"
+    unknown_words = "404 `NotFound`; 400 `Not allowed for delisted products`"
 
-    def quotes(self, symbols: Sequence[str]) -> list[Quote]:
-        """One request a symbol."""
-        return [self._quote(symbol) for symbol in symbols]
+    @staticmethod
+    def says_unknown(said: Said) -> bool:
+        """404 with {"message": "NotFound"}, or 400 with "Not allowed for delisted products"."""
+        missing = said.status == 404 and said.message.replace(" ", "").endswith("notfound")
+        return missing or (said.status == 400 and "delisted" in said.message)
 
-    def _quote(self, symbol: str) -> Quote:
-        answer = self._http.get(f"/products/{quote(symbol, safe='')}/ticker")
-        return Quote(self.name, symbol, answer.field("price").decimal(), answer.field("time").iso_moment())
+    def _latest(self, symbols: Sequence[str]) -> Latest:
+        [symbol] = symbols
+        answer = self._http.get(f"/products/{quote(symbol, safe='')}/ticker", about=About("quotes", symbol))
+        return {symbol: lambda: self._quote(symbol, answer.field("price"), answer.field("time").iso_moment())}
 
-    def _page(self, symbol: str, interval: Interval, chunk: TimeRange) -> Iterable[Candle]:
+    def _rows(self, symbol: str, interval: Interval, chunk: TimeRange) -> list[Node]:
         last = chunk.end - interval.length  # both ends count: one more candle would be refused
         query: Query = {"granularity": interval.seconds, "start": _iso(chunk.start), "end": _iso(last)}
-        answer = self._http.get(f"/products/{quote(symbol, safe='')}/candles", query)
-        for row in answer.items():
-            yield self._candle(symbol, interval, row)
+        path = f"/products/{quote(symbol, safe='')}/candles"
+        return self._http.get(path, query, about=About("candles", symbol)).items()
 
-    def _candle(self, symbol: str, interval: Interval, row: Node) -> Candle:
-        opened, *rest = row.items(length=CANDLE_FIELDS)
-        low, high, open_, close, volume = (each.decimal() for each in rest)
-        at = opened.moment()
-        if interval.floor(at) != at:
-            opened.wrong(f"the start of a {interval.value} candle")
+    def _candle(self, symbol: str, interval: Interval, at: datetime, row: Node) -> Candle:
+        low, high, open_, close, volume = (each.decimal() for each in row.items(length=CANDLE_FIELDS)[1:])
         closed = self._closed(at, interval)
         return Candle(self.name, symbol, interval, at, open_, high, low, close, volume, closed)
 

@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import requests
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from pipeline_platform import __version__
 from pipeline_platform.core.budgets import Budget, Priority
-from pipeline_platform.core.failures import FailureKind, of_http_status
-from pipeline_platform.errors import SourceRefusedError, SourceUnavailableError
+from pipeline_platform.errors import (
+    SourceUnavailableError,
+    UnknownSymbolError,
+)
+from pipeline_platform.sources.failures import (
+    FIRST_PAUSES,
+    QUESTION_PAUSE,
+    Said,
+    is_error,
+    is_page,
+)
+from pipeline_platform.sources.series import About, FailureSeries
 from pipeline_platform.sources.shapes import Node
 
 READ_MOST = 16 * 2**20  # bytes of an answer, unpacked
 SAID_CHARACTERS = 200
-# Pauses, in seconds, when a source that throttles us does not say for how long.
-PAUSES: dict[int, float] = {HTTPStatus.TOO_MANY_REQUESTS: 10.0, HTTPStatus.IM_A_TEAPOT: 120.0}
-LONGEST_PAUSE = 4 * 86_400.0  # Binance bans for three days at most
 RECONNECT_AFTER = 0.2
 
 Query = Mapping[str, str | int]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,8 @@ class HttpClient:
         *,
         headers: Mapping[str, str] | None = None,
         patience: Patience = PATIENT,
+        says_unknown: Callable[[Said], bool] = lambda said: False,  # noqa: ARG005
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
@@ -67,27 +75,54 @@ class HttpClient:
         self.spent = 0
         self._base_url = base_url.rstrip("/")
         self._budget, self._priority = budget, priority
+        self.failures = FailureSeries(source, budget)
+        self._says_unknown, self._now = says_unknown, now
         self._patience, self._clock, self._sleep = patience, clock, sleep
         self._session = requests.Session()
         self._session.auth = _as_is  # proxies of the environment are used, passwords of a netrc are not
         self._session.headers.update({"User-Agent": f"pipeline-platform/{__version__}", **(headers or {})})
 
-    def get(self, path: str, query: Query | None = None, *, weight: float = 1) -> Node:
-        """The JSON answer; numbers with a point become Decimal."""
-        body = self.get_bytes(path, query, weight=weight, accept="application/json")
-        try:
-            value = json.loads(body, parse_float=Decimal, parse_constant=_no_number)
-        except (ValueError, RecursionError):  # cut short, or the page of some proxy: it passes
-            raise SourceUnavailableError(f"{self.source} answered {path} with what is not whole JSON.") from None
-        return Node(value, self.source)
+    def get(
+        self,
+        path: str,
+        query: Query | None = None,
+        *,
+        about: About,
+        weight: float = 1,
+        check: Callable[[Node], None] = lambda answer: None,  # noqa: ARG005
+    ) -> Node:
+        """The JSON answer; numbers with a point become Decimal. `check` raises by `failures` what it finds in it."""
 
-    def get_bytes(self, path: str, query: Query | None = None, *, weight: float = 1, accept: str = "*/*") -> bytes:
-        """The body of a successful answer."""
+        def read(body: bytes) -> Node:
+            try:
+                value = json.loads(body, parse_float=Decimal, parse_constant=_no_number)
+            except (ValueError, RecursionError):  # cut short, or the page of some proxy: it passes
+                self.failures.failed(f"{self.source} answered {path} with what is not whole JSON.", about)
+            if is_error(value):
+                self._fail(Said(HTTPStatus.OK, body, {}), path, about)
+            answer = Node(value, self.source)
+            check(answer)
+            return answer
+
+        return self.ask(path, query, about=about, read=read, weight=weight, accept="application/json")
+
+    def ask(
+        self,
+        path: str,
+        query: Query | None,
+        *,
+        about: About,
+        read: Callable[[bytes], T],
+        weight: float = 1,
+        accept: str = "*/*",
+    ) -> T:
+        """What `read` makes of the body of a good answer. `read` raises by `failures` when it is none after all."""
+        failing = self.failures.rest(about)
         self._budget.take(weight, self._priority)
         self.spent += 1
         try:
-            with self._ask(path, query, accept) as answer:
-                body = self._read(answer, path)
+            with self._send(path, query, accept) as answer:
+                body = self._body(answer, path)
         except (requests.Timeout, ReadTimeoutError):
             raise SourceUnavailableError(f"{self.source} did not answer {path} in time.") from None
         except (requests.RequestException, HTTPError, OSError) as error:
@@ -95,21 +130,18 @@ class HttpClient:
             raise SourceUnavailableError(
                 f"{self.source} broke off, or cannot be reached, at {path} ({kind})."
             ) from None
-        if answer.status_code != HTTPStatus.OK:
-            self._fail(answer, body, path)
-        return body
-
-    def pause(self, seconds: float | None, message: str) -> NoReturn:
-        """Makes everybody leave the source alone for a while, and says so to the asker."""
-        seconds = PAUSES[HTTPStatus.TOO_MANY_REQUESTS] if seconds is None else seconds
-        self._budget.pause(seconds)
-        raise SourceUnavailableError(f"{message} Nobody asks it for {math.ceil(seconds)} s.", retry_after=seconds)
+        if answer.status_code != HTTPStatus.OK or is_page(body):
+            self._fail(Said(answer.status_code, body, answer.headers), path, about)
+        value = read(body)
+        if failing:
+            self.failures.over(about)
+        return value
 
     def close(self) -> None:
         """Closes the connections."""
         self._session.close()
 
-    def _ask(self, path: str, query: Query | None, accept: str) -> requests.Response:
+    def _send(self, path: str, query: Query | None, accept: str) -> requests.Response:
         def ask() -> requests.Response:
             return self._session.get(
                 f"{self._base_url}{path}",
@@ -128,7 +160,7 @@ class HttpClient:
             self._sleep(RECONNECT_AFTER)
             return ask()
 
-    def _read(self, answer: requests.Response, path: str) -> bytes:
+    def _body(self, answer: requests.Response, path: str) -> bytes:
         """The body, unless it is too long or comes too slowly. A body shorter than announced is an HTTPError."""
         deadline = self._clock() + self._patience.whole
         body = bytearray()
@@ -140,39 +172,26 @@ class HttpClient:
                 raise SourceUnavailableError(f"{self.source} did not finish answering {path} in time.")
         return bytes(body)
 
-    def _fail(self, answer: requests.Response, body: bytes, path: str) -> NoReturn:
-        status = answer.status_code
-        message = f"{self.source} answered {path} with {status}{_said(body)}."
-        if of_http_status(status) is FailureKind.PERMANENT:
-            raise SourceRefusedError(f"{message} Check the symbol, the key and base_url in prices.yaml.", status)
-        seconds = retry_after(answer.headers.get("Retry-After"), datetime.now(UTC))
-        if seconds is None:
-            seconds = PAUSES.get(status)
-        if seconds is None:
-            raise SourceUnavailableError(message)
-        self.pause(seconds, message)
+    def _fail(self, said: Said, path: str, about: About) -> NoReturn:
+        words = f": {said.text[:SAID_CHARACTERS]}" if said.text else ""
+        message = f"{self.source} answered {path} with {said.status}{words}.{_advice(said)}"
+        if not said.is_page and self._says_unknown(said):
+            which = about.symbol or "one of the symbols"
+            raise UnknownSymbolError(f"{message} It does not know {which}: correct it in prices.yaml.", about.symbol)
+        named = said.named_pause(self._now())
+        if said.of_question and not named:
+            self.failures.failed(message, about, first=QUESTION_PAUSE, question=True)
+        self.failures.failed(message, about, first=FIRST_PAUSES.get(said.status, 0.0), named=named)
 
 
-def retry_after(value: str | None, now: datetime) -> float | None:
-    """Seconds to wait by a Retry-After header, which is a number or a date; None for anything else."""
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            at = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        seconds = ((at if at.tzinfo else at.replace(tzinfo=UTC)) - now).total_seconds()
-    return min(max(seconds, 0.0), LONGEST_PAUSE) if math.isfinite(seconds) else None
-
-
-def _said(body: bytes) -> str:
-    """What a source gives as its reason, fit for one line of a log."""
-    text = " ".join(body[:1000].decode("utf-8", "replace").split())
-    text = "".join(sign for sign in text if sign.isprintable())[:SAID_CHARACTERS]
-    return f": {text}" if text else ""
+def _advice(said: Said) -> str:
+    """What is worth a look when it stays so."""
+    if said.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return " If this stays, check the key in prices.yaml, and whether this machine may ask."
+    if 300 <= said.status < 400:
+        where = said.headers.get("Location", "elsewhere")[:SAID_CHARACTERS]
+        return f" It points to {where}: check base_url in prices.yaml."
+    return ""
 
 
 def _no_number(name: str) -> NoReturn:

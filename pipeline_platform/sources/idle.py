@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline_platform.core.budgets import Priority
+from pipeline_platform.core.budgets import Failing, Priority
 from pipeline_platform.errors import PermanentError
 from pipeline_platform.sources.catalog import open_source
 from pipeline_platform.sources.plan import SourcePlan
@@ -18,6 +18,17 @@ class _NoBudget:
 
     def pause(self, seconds: float) -> None:
         """Has nothing to pause."""
+
+    def failing(self, *names: str) -> list[Failing | None]:
+        """Nothing has failed."""
+        return [None for _ in names]
+
+    def failed(self, *names: str) -> list[Failing]:
+        """Nothing is asked."""
+        return [Failing(1) for _ in names]
+
+    def answered(self, *names: str) -> None:
+        """Nothing is asked."""
 
 
 def idle_source(options: SourcePlan) -> Source:

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
+from pipeline_platform.core.numbers import as_json
 from pipeline_platform.core.prices import EPOCH
 from pipeline_platform.errors import SourceShapeError
 
@@ -27,34 +28,37 @@ class Node:
     source: str
     path: str = ""
 
-    def wrong(self, expected: str) -> NoReturn:
+    def wrong(self, expected: str, *, structure: bool = False) -> NoReturn:
         """Raises SourceShapeError for this place."""
         shown = repr(self.value)
         shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
-        raise SourceShapeError(
-            f"{self.source} answered with a shape we do not know: {self.path or 'the whole answer'} should be "
-            f"{expected} and is {shown}. {ADVICE}"
-        )
+        self.odd(f"should be {expected} and is {shown}", structure=structure)
+
+    def odd(self, words: str, *, structure: bool = False) -> NoReturn:
+        """Raises SourceShapeError for this place, in words of one's own."""
+        why = f"{self.path or 'the whole answer'} {words}"
+        message = f"{self.source} answered with a shape we do not know: {why}. {ADVICE}"
+        raise SourceShapeError(message, why, structure=structure)
 
     def items(self, *, length: int | None = None) -> list[Node]:
         """The members of a list; with `length`, of exactly so many."""
         if not isinstance(self.value, list) or length not in (None, len(self.value)):
-            self.wrong("a list" if length is None else f"a list of {length}")
+            self.wrong("a list" if length is None else f"a list of {length}", structure=True)
         return [Node(each, self.source, f"{self.path}[{number}]") for number, each in enumerate(self.value)]
 
     def field(self, name: str) -> Node:
         """A member of an object that has to be there."""
         if not isinstance(self.value, dict):
-            self.wrong("an object")
+            self.wrong("an object", structure=True)
         path = f"{self.path}.{name}" if self.path else name
         if name not in self.value:
-            raise SourceShapeError(f"{self.source} answered with a shape we do not know: {path} is missing. {ADVICE}")
+            Node(None, self.source, path).odd("is missing", structure=True)
         return Node(self.value[name], self.source, path)
 
     def fields(self) -> Iterator[tuple[str, Node]]:
         """Every member of an object."""
         if not isinstance(self.value, dict):
-            self.wrong("an object")
+            self.wrong("an object", structure=True)
         for name in self.value:
             yield name, self.field(name)
 
@@ -69,8 +73,11 @@ class Node:
         value = self.value
         if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
             self.wrong("a number")
+        written = as_json(value) if isinstance(value, str) else value
+        if written is None:
+            self.wrong("a number")
         try:
-            number = Decimal(value)
+            number = Decimal(written)
         except InvalidOperation:
             self.wrong("a number")
         if not number.is_finite() or (number and abs(number.adjusted()) > _LARGEST_EXPONENT):

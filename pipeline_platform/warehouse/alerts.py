@@ -61,10 +61,13 @@ def raise_alert(connection: sa.Connection, alert: Alert) -> None:
     )
 
 
-def resolve_alert(connection: sa.Connection, key: str) -> bool:
-    """Closes the alert with this key; False when none was open."""
+def resolve_alert(connection: sa.Connection, key: str, why: str = "") -> bool:
+    """Closes the alert with this key, with a word of `why` where it did not simply pass; False when none was open."""
+    values: dict[str, object] = {"resolved_at": sa.func.now()}
+    if why:
+        values["body"] = sa.func.left(f"Over: {storable(why)}. Before: " + alerts.c.body, 2000)
     statement = sa.update(alerts).where(alerts.c.key == key, alerts.c.resolved_at.is_(None))
-    return connection.execute(statement.values(resolved_at=sa.func.now())).rowcount > 0
+    return connection.execute(statement.values(**values)).rowcount > 0
 
 
 def alert_of_failure(connection: sa.Connection, batch_id: int, stream: str | None, failure: Failure) -> None:

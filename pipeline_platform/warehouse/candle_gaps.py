@@ -1,4 +1,4 @@
-"""Which candles are missing: by SQL over what is there, so that years of minutes are a matter of milliseconds."""
+"""Which candles nobody has answered for: by SQL over what is there, so that years of minutes take milliseconds."""
 
 from __future__ import annotations
 
@@ -13,26 +13,35 @@ from pipeline_platform.core.prices import Instrument, Interval
 from pipeline_platform.core.time_ranges import TimeRange, cost, missing
 from pipeline_platform.warehouse.engine import warehouse_errors
 
-# The closed candles of the range between two edges; where the next one is further away than one interval, some are
-# missing. An open candle counts as missing: it has to be asked for again.
+# What is answered for, a closed candle or "nothing", between the edges of the range; where the next answer begins after
+# all before it end, some are missing. An open candle counts as missing: it has to be asked for again. So does "nothing"
+# that is due again, where that is asked for.
 _GAPS = """
-with there as (
-    select open_time from price_candles
+with answers as (
+    select open_time as at, open_time + :length as ends from price_candles
     where source = :source and symbol = :symbol and "interval" = :interval and closed
         and open_time >= :first and open_time < :until
-    union all select :first - :length
-    union all select :until
+    union all
+    select greatest(start, :first), "until" from price_nothing
+    where source = :source and symbol = :symbol and "interval" = :interval and start < :until
+        and start >= coalesce((
+            select max(start) from price_nothing
+            where source = :source and symbol = :symbol and "interval" = :interval and start <= :first
+        ), :first)
+        and (again_at is null or :due is null or again_at > :due)
+    union all select :first, :first
+    union all select :until, :until
 )
-select open_time + :length as start, next as until from (
-    select open_time, lead(open_time) over (order by open_time) as next from there
+select reached as start, next as "until" from (
+    select max(ends) over (order by at, ends) as reached, lead(at) over (order by at, ends) as next from answers
 ) pairs
-where next > open_time + :length
+where next > reached
 order by 1
 """
+_TIME = sa.TIMESTAMP(timezone=True)
 _STEP = sa.text(_GAPS).bindparams(
     sa.bindparam("length", type_=sa.Interval),
-    sa.bindparam("first", type_=sa.TIMESTAMP(timezone=True)),
-    sa.bindparam("until", type_=sa.TIMESTAMP(timezone=True)),
+    *(sa.bindparam(name, type_=_TIME) for name in ("first", "until", "due")),
 )
 
 
@@ -67,19 +76,32 @@ class Gaps:
         return cost(self.ranges, self.wanted.interval, self.wanted.per_request)
 
 
-def find_gaps(engine: sa.Engine, wanted: Iterable[Wanted], within: TimeRange, closed_until: datetime) -> list[Gaps]:
-    """The gaps of each in the range, up to `closed_until`: what is younger may still change and is not missing."""
+def find_gaps(
+    engine: sa.Engine,
+    wanted: Iterable[Wanted],
+    within: TimeRange,
+    closed_until: datetime,
+    *,
+    due: datetime | None = None,
+) -> list[Gaps]:
+    """The gaps of each in the range, up to `closed_until`: what is younger may still change and is not missing.
+
+    A gap is what the source has not answered for. With `due`, the time, what it had nothing for is asked for again
+    where that is due by then.
+    """
     found = []
     with warehouse_errors(), engine.connect() as connection:
         for each in wanted:
             first = each.interval.ceiling(within.start)
             until = min(each.interval.ceiling(within.end), each.interval.floor(closed_until))
-            ranges = _gaps(connection, each, first, until) if first < until else ()
+            ranges = _gaps(connection, each, first, until, due) if first < until else ()
             found.append(Gaps(each, ranges))
     return found
 
 
-def _gaps(connection: sa.Connection, wanted: Wanted, first: datetime, until: datetime) -> tuple[TimeRange, ...]:
+def _gaps(
+    connection: sa.Connection, wanted: Wanted, first: datetime, until: datetime, due: datetime | None
+) -> tuple[TimeRange, ...]:
     rows = connection.execute(
         _STEP,
         {
@@ -89,6 +111,7 @@ def _gaps(connection: sa.Connection, wanted: Wanted, first: datetime, until: dat
             "length": wanted.interval.length,
             "first": first,
             "until": until,
+            "due": due,
         },
     )
     ranges = [TimeRange(row.start, row.until) for row in rows]

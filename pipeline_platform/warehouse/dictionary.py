@@ -74,6 +74,7 @@ holds the moments from its start to just before the start of the next.
 | `loaded` | Facts, aggregates, dead letters and counts are there, by one commit. | |
 | `dead` | Given up; its events are in `dead_letters`. | `replayed` |
 | `replayed` | Was dead and has been loaded since. | |
+| `obsolete` | Had failed, and is not to be done any more: `error_message` says why. | |
 
 For every loaded batch `events_read = events_loaded + events_negative + events_rejected`; the table refuses anything
 else. `failures` keeps what the latest attempts met with. Entries are deleted from the queue only when their batch and

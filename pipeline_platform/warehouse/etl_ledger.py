@@ -105,7 +105,7 @@ class EtlLedger:
                 "last": [each.last for _, each in found],
             }
             connection.execute(_DONE, values)
-            _resolve(connection, row.asset_key)
+            end_alert(connection, row.asset_key)
 
     def retrying(self, row_id: int, failure: Failure) -> None:
         """Records a try after which the op is tried again in the same run, in the rows of all its partitions."""
@@ -139,7 +139,7 @@ class EtlLedger:
         query = sa.select(alerts.c.key).where(alerts.c.kind == ALERT, alerts.c.resolved_at.is_(None))
         with warehouse_errors(), self._engine.begin() as connection:
             for key in connection.scalars(query).all():
-                _resolve(connection, key.removeprefix(_alert_key("")))
+                end_alert(connection, key.removeprefix(_alert_key("")))
 
     def ended(self, asset_key: str, since: datetime) -> list[tuple[str, datetime]]:
         """The partitions that have been loaded or failed after `since`, with when: a failed one may have loaded a part.
@@ -197,13 +197,13 @@ def _of_row(row_id: int, failure: Failure) -> sa.ColumnElement[bool]:
     return _of(sa.select(other.c.asset_key).where(other.c.id == row_id).scalar_subquery(), failure.run_id or "")
 
 
-def _resolve(connection: sa.Connection, asset_key: str) -> None:
-    """Ends the asset's alert, unless one of its rows is failed still."""
+def end_alert(connection: sa.Connection, asset_key: str, why: str = "") -> None:
+    """Ends the asset's alert, with a word of `why`, unless one of its rows is failed still."""
     failing = sa.select(assets.c.id).where(
         assets.c.kind == "etl", assets.c.asset_key == asset_key, assets.c.state == "failed"
     )
     if connection.execute(failing.limit(1)).first() is None:
-        resolve_alert(connection, _alert_key(asset_key))
+        resolve_alert(connection, _alert_key(asset_key), why)
 
 
 def _alert_key(asset_key: str) -> str:

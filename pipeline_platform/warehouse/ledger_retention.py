@@ -20,7 +20,7 @@ _BATCHES = f"""
         and not exists (select from dead_letters d where d.batch_id = a.id)
         and not exists (select from dead_letters d where d.replay_batch_id = a.id)
 """
-_RUNS = f"select a.id from assets a where a.kind = 'etl' and {_OLD} and a.state in ('loaded', 'failed', 'replayed')"
+_RUNS = f"select a.id from assets a where a.kind = 'etl' and {_OLD} and a.state not in ('planned', 'dead')"
 
 
 def purge_batches(engine: sa.Engine, stream: str, before: datetime, step: int = 5_000) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 import sqlalchemy as sa
 
+from pipeline_platform.core.prices import Instrument
 from pipeline_platform.warehouse.engine import warehouse_errors
 
 TOLD = 10
@@ -43,14 +45,20 @@ def disagreements(engine: sa.Engine, since: date, apart: float) -> Finding:
     )
 
 
-def old_quotes(engine: sa.Engine, now: datetime, age: timedelta) -> Finding:
-    """Symbols whose latest quote was fetched too long ago."""
+def old_quotes(engine: sa.Engine, now: datetime, asked: timedelta, oldest: Mapping[Instrument, datetime]) -> Finding:
+    """Of these instruments the quotes that were fetched longer ago than `asked`, or whose price is older than that
+    instrument's `oldest`: its source answers, and the price is frozen."""
     return _find(
         engine,
-        "from prices_quotes where true",
-        "fetched_at < :before",
-        "source || ':' || symbol || ' ' || fetched_at",
-        before=now - age,
+        "from prices_quotes q join unnest(cast(:sources as text[]), cast(:symbols as text[]), "
+        "cast(:oldest as timestamptz[])) w (source, symbol, oldest) using (source, symbol)",
+        "q.fetched_at < :before or q.at < w.oldest",
+        "source || ':' || symbol || case when q.fetched_at < :before then ' was fetched last at ' || q.fetched_at "
+        "else ' has a price of ' || q.at end",
+        before=now - asked,
+        sources=[each.source for each in oldest],
+        symbols=[each.symbol for each in oldest],
+        oldest=list(oldest.values()),
     )
 
 
@@ -67,7 +75,8 @@ def unpriced(engine: sa.Engine, since: date) -> Finding:
 
 def _find(engine: sa.Engine, rows: str, wrong: str, words: str, **values: object) -> Finding:
     count = sa.text(f"select count(*) {rows}")
-    told = sa.text(f"select distinct {words} {rows} and ({wrong}) order by 1 limit {TOLD}")
+    where = "and" if " where " in rows else "where"
+    told = sa.text(f"select distinct {words} {rows} {where} ({wrong}) order by 1 limit {TOLD}")
     used = {name: value for name, value in values.items() if f":{name}" in rows}
     with warehouse_errors(), engine.connect() as connection:
         return Finding(

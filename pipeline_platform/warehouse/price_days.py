@@ -37,16 +37,17 @@ class Recomputed:
         return sum(self.by_day.values())
 
 
-# `counted`: candles of the finest planned interval, which say whether the day is whole. `whole`: the source's own
+# `counted`: candles of the finest planned interval, which say whether the day is whole. `absent`: how many of them
+# the source said it does not have; a day of which it has nothing at all is no day of it. `whole`: the source's own
 # candle of the day, which is preferred to one made of its parts. A median of two is their mean; prices stay exact.
 _ROWS = """
 with wanted as (
     select * from unnest(
         cast(:source as text[]), cast(:symbol as text[]), cast(:canonical as text[]), cast(:interval as text[]),
-        cast(:day as date[]), cast(:expected as integer[])
-    ) as w (source, symbol, canonical, "interval", day, expected)
+        cast(:seconds as integer[]), cast(:day as date[]), cast(:expected as integer[])
+    ) as w (source, symbol, canonical, "interval", seconds, day, expected)
 ), planned as (
-    select distinct source, symbol, "interval" from wanted
+    select distinct source, symbol, "interval", seconds from wanted
 ), counted as (
     select c.source, c.symbol, (c.open_time at time zone 'UTC')::date as day, count(*)::integer as candles,
         (array_agg(c.open order by c.open_time))[1] as open, max(c.high) as high, min(c.low) as low,
@@ -55,18 +56,33 @@ with wanted as (
     where c.closed and c.open_time >= cast(:first as date)::timestamp at time zone 'UTC'
         and c.open_time < (cast(:last as date) + 1)::timestamp at time zone 'UTC'
     group by 1, 2, 3
+), absent as (
+    select n.source, n.symbol, d.day, sum(extract(epoch from least(n."until", d.ends) - greatest(n.start, d.starts))
+        / p.seconds)::integer as nothing
+    from price_nothing n join planned p using (source, symbol, "interval")
+    cross join lateral (
+        select day::date, day at time zone 'UTC' as starts, (day + interval '1 day') at time zone 'UTC' as ends
+        from generate_series(
+            greatest((n.start at time zone 'UTC')::date, cast(:first as date))::timestamp,
+            least(((n."until" - interval '1 microsecond') at time zone 'UTC')::date, cast(:last as date))::timestamp,
+            interval '1 day'
+        ) day
+    ) d
+    group by 1, 2, 3
 ), whole as (
     select c.source, c.symbol, (c.open_time at time zone 'UTC')::date as day, c.open, c.high, c.low, c.close, c.volume
     from price_candles c join (select distinct source, symbol from planned) p using (source, symbol)
     where c.closed and c."interval" = '1d' and c.open_time >= cast(:first as date)::timestamp at time zone 'UTC'
         and c.open_time < (cast(:last as date) + 1)::timestamp at time zone 'UTC'
 ), per_source as (
-    select w.*, coalesce(n.candles, 0) as candles, coalesce(n.candles, 0) < w.expected as gap,
+    select w.*, coalesce(n.candles, 0) as candles, coalesce(a.nothing, 0) as nothing,
+        coalesce(n.candles, 0) + coalesce(a.nothing, 0) < w.expected as gap,
         coalesce(d.open, n.open) as open, coalesce(d.high, n.high) as high, coalesce(d.low, n.low) as low,
         coalesce(d.close, n.close) as close, coalesce(d.volume, n.volume) as volume
     from wanted w
     left join counted n using (source, symbol, day) left join whole d using (source, symbol, day)
-    where w.expected > 0 or n.candles is not null or d.close is not null
+    left join absent a using (source, symbol, day)
+    where w.expected > coalesce(a.nothing, 0) or n.candles is not null or d.close is not null
 ), summed as (
     select canonical as symbol, day, max(high) as high, min(low) as low, sum(volume) as volume,
         (percentile_disc(0.5) within group (order by open)
@@ -80,7 +96,7 @@ with wanted as (
         sum(candles)::integer as candles, sum(expected)::integer as expected, bool_or(gap) as gap,
         jsonb_object_agg(source, jsonb_build_object(
             'symbol', symbol, 'interval', "interval", 'open', open, 'close', close,
-            'candles', candles, 'expected', expected
+            'candles', candles, 'expected', expected, 'nothing', nothing
         )) as detail
     from per_source group by canonical, day
 ), rows as (
@@ -93,15 +109,25 @@ with wanted as (
 _VALUES = (
     *("open", "high", "low", "close", "volume", "price", "sources", "spread", "candles", "expected", "gap", "detail"),
 )
+# With the row of a day that no source has anything of, as it turned out, goes what was written of it before.
 _UPSERT = sa.text(
     f"""
     {_ROWS}
-    insert into price_days as t (symbol, day, {", ".join(_VALUES)}, computed_at, run_id)
-    select symbol, day, {", ".join(_VALUES)}, now(), :run_id from rows order by symbol, day
-    on conflict (symbol, day) do update set {", ".join(f"{name} = excluded.{name}" for name in _VALUES)},
-        computed_at = excluded.computed_at, run_id = excluded.run_id
-    where ({", ".join(f"t.{name}" for name in _VALUES)})
-        is distinct from ({", ".join(f"excluded.{name}" for name in _VALUES)})
+    , written as (
+        insert into price_days as t (symbol, day, {", ".join(_VALUES)}, computed_at, run_id)
+        select symbol, day, {", ".join(_VALUES)}, now(), :run_id from rows order by symbol, day
+        on conflict (symbol, day) do update set {", ".join(f"{name} = excluded.{name}" for name in _VALUES)},
+            computed_at = excluded.computed_at, run_id = excluded.run_id
+        where ({", ".join(f"t.{name}" for name in _VALUES)})
+            is distinct from ({", ".join(f"excluded.{name}" for name in _VALUES)})
+        returning 1
+    ), gone as (
+        delete from price_days t using (select distinct canonical, day from wanted) w
+        where t.symbol = w.canonical and t.day = w.day
+            and not exists (select from rows r where r.symbol = t.symbol and r.day = t.day)
+        returning 1
+    )
+    select (select count(*) from written) + (select count(*) from gone)
     """
 )
 _COUNT = sa.text(
@@ -123,6 +149,7 @@ def recompute_days(engine: sa.Engine, wanted: Iterable[DayOfSource], *, run_id: 
         "symbol": [each.instrument.symbol for each in rows],
         "canonical": [each.canonical for each in rows],
         "interval": [each.interval.value for each in rows],
+        "seconds": [each.interval.seconds for each in rows],
         "day": [each.day for each in rows],
         "expected": [each.expected for each in rows],
         "first": first,
@@ -133,6 +160,6 @@ def recompute_days(engine: sa.Engine, wanted: Iterable[DayOfSource], *, run_id: 
     with warehouse_errors(), engine.begin() as connection:
         # Two at once would only do the same: one waits and finds nothing to change.
         connection.execute(sa.text("select pg_advisory_xact_lock(hashtext('price_days'))"))
-        changed = connection.execute(_UPSERT, values).rowcount
+        changed = connection.execute(_UPSERT, values).scalar_one()
         there = connection.execute(_COUNT, {"first": first, "last": last, "symbols": symbols}).all()
     return Recomputed({row.day: row.symbols for row in there}, changed, sum(row.gaps for row in there))

@@ -46,6 +46,38 @@ candles = sa.Table(
     comment="One row a candle of a source. A closed candle is never replaced by an open one.",
 )
 
+nothing = sa.Table(
+    "price_nothing",
+    metadata,
+    _text("source", "The source.", key=True),
+    _text("symbol", "What the source calls it.", key=True),
+    _text("interval", "The interval of the candles that it does not have.", key=True),
+    _time("start", "The first opening without a candle, UTC.", key=True),
+    _time("until", "The end of the last of them, excluded."),
+    _count("times", "How often the source has said so, each time after a longer pause."),
+    _time("first_asked_at", "When it was asked first."),
+    _time("asked_at", "When it was asked last."),
+    _time("again_at", "When it may be asked again; null when it is settled.", null=True),
+    sa.CheckConstraint('start < "until"', name="price_nothing_range"),
+    comment="What a source was asked for and has no usable candles of: ranges that do not overlap. A gap is what is "
+    "neither here nor a closed candle: nobody has answered it.",
+)
+
+refusals = sa.Table(
+    "price_refusals",
+    metadata,
+    _text("source", "The source.", key=True),
+    _text("symbol", "What prices.yaml calls it there.", key=True),
+    _text("asked_for", "quotes or candles.", key=True),
+    _time("refused_since", "When the source first refused it; it has not answered since."),
+    _time("refused_at", "When it last refused it."),
+    _count("times", "How often it has."),
+    _time("parked_at", "Since when it is asked only once a day; null for the first three days.", null=True),
+    _text("said", "The source's words, the last time."),
+    sa.CheckConstraint("asked_for in ('quotes', 'candles')", name="price_refusals_asked_for"),
+    comment="Symbols that their source does not know. A row goes when the source answers, or prices.yaml is corrected.",
+)
+
 quotes = sa.Table(
     "price_quotes",
     metadata,
@@ -54,7 +86,7 @@ quotes = sa.Table(
     _time("at", "The source's time of the price; where it gives none, when the answer came.", key=True),
     _price("price", "The price."),
     _text("canonical", "The name that all sources share.", null=True),
-    _time("fetched_at", "When it was asked for."),
+    _time("fetched_at", "When it was asked for last."),
     _text("run_id", "The Dagster run that brought it.", null=True),
     sa.Index("price_quotes_by_fetch", "fetched_at"),
     comment="The history of quotes. `prices_quotes` shows the latest of each symbol.",
@@ -75,8 +107,10 @@ days = sa.Table(
     _price("spread", "(highest last price - lowest) / price over the sources; 0 with one source.", null=True),
     _count("candles", "Closed candles that the row is made of."),
     _count("expected", "Candles that there should be on a whole day."),
-    sa.Column("gap", sa.Boolean, nullable=False, comment="Whether candles are missing: the day may be incomplete."),
-    sa.Column("detail", JSONB, nullable=False, comment="By source: symbol, interval, open, close, candles, expected."),
+    sa.Column("gap", sa.Boolean, nullable=False, comment="Whether candles are missing that nobody has answered for."),
+    sa.Column(
+        "detail", JSONB, nullable=False, comment="By source: symbol, interval, open, close, candles, expected; nothing."
+    ),
     _time("computed_at", "When the row last changed."),
     _text("run_id", "The Dagster run that last changed it.", null=True),
     comment="One row a symbol and UTC day, over all sources. Days on which no source trades have no row.",
@@ -102,4 +136,4 @@ orders_usd = sa.Table(
     comment="Amounts of orders in USD by day, country and product: the stream `orders` and the prices of currencies.",
 )
 
-PRICE_TABLES = (candles, quotes, days, orders_usd)
+PRICE_TABLES = (candles, nothing, refusals, quotes, days, orders_usd)

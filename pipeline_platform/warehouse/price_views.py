@@ -29,6 +29,22 @@ _LATEST_QUOTES = """
 ) t
 """
 
+# Of what nobody has answered for: the time between what has been reached and what is next. A day has 24 hours here.
+_GAPS = """
+(
+    select source, symbol, "interval", reached as missing_from, next as missing_until from (
+        select source, symbol, "interval", max(ends) over ahead as reached, lead(at) over ahead as next from (
+            select source, symbol, "interval", open_time as at, open_time + case "interval" when '1m' then
+                interval '1 minute' when '5m' then interval '5 minutes' when '15m' then interval '15 minutes'
+                when '1h' then interval '1 hour' else interval '24 hours' end as ends
+            from price_candles where closed
+            union all
+            select source, symbol, "interval", start, until from price_nothing
+        ) answers window ahead as (partition by source, symbol, "interval" order by at)
+    ) pairs where next > reached
+) t
+"""
+
 
 def _columns(table: sa.Table, *names: str) -> tuple[ViewColumn, ...]:
     picked = [table.columns[name] for name in names]
@@ -37,6 +53,8 @@ def _columns(table: sa.Table, *names: str) -> tuple[ViewColumn, ...]:
 
 _QUOTE = ("source", "symbol", "price", "at", "canonical", "fetched_at")
 _CANDLE = ("source", "symbol", "interval", "open_time", "open", "high", "low", "close", "volume", "closed")
+_NOTHING = ("source", "symbol", "interval", "start", "until", "times", "first_asked_at", "asked_at", "again_at")
+_REFUSAL = ("source", "symbol", "asked_for", "refused_since", "refused_at", "times", "parked_at", "said")
 _DAY = ("symbol", "day", "open", "high", "low", "close", "volume", "price", "sources", "spread")
 _ORDERS = ("day", "country", "product", "orders", "quantity", "amount", "currency", "rate", "rate_day", "rate_symbol")
 
@@ -53,6 +71,28 @@ PRICE_VIEWS = (
         "All candles, as each source gave them.",
         _columns(price_tables.candles, *_CANDLE, "canonical", "fetched_at"),
         "price_candles t",
+    ),
+    View(
+        "prices_nothing",
+        "What a source was asked for and has no usable candles of; `again_at` null: settled.",
+        _columns(price_tables.nothing, *_NOTHING),
+        "price_nothing t",
+    ),
+    View(
+        "prices_gaps",
+        "Where candles are missing, between others, that no source has answered for.",
+        (
+            *_columns(price_tables.candles, "source", "symbol", "interval"),
+            ViewColumn("missing_from", "t.missing_from", "timestamptz", "The first opening that is missing, UTC."),
+            ViewColumn("missing_until", "t.missing_until", "timestamptz", "The next opening that is answered."),
+        ),
+        _GAPS,
+    ),
+    View(
+        "prices_refused",
+        "Symbols that their source does not know; with `parked_at` it is asked only once a day.",
+        _columns(price_tables.refusals, *_REFUSAL),
+        "price_refusals t",
     ),
     View(
         "prices_daily",

@@ -21,10 +21,13 @@ def add_quotes(
     run_id: str | None = None,
     canonical: Mapping[Instrument, str] | None = None,
 ) -> int:
-    """Adds quotes and says how many were new. A price that a source gave before, of the same time, stays as it was."""
+    """Adds quotes and says how many were new. A price that a source gave before, of the same time, stays as it was.
+
+    That it was fetched again is noted, so that an old price is not taken for one that nobody has asked about.
+    """
     names = canonical or {}
-    rows = [
-        {
+    rows = {
+        (each.source, each.symbol, each.at): {
             "source": each.source,
             "symbol": each.symbol,
             "at": each.at,
@@ -34,12 +37,18 @@ def add_quotes(
             "run_id": run_id,
         }
         for each in found
-    ]
+    }
     if not rows:
         return 0
     with warehouse_errors(), engine.begin() as connection:
-        added = insert(quotes).values(rows).on_conflict_do_nothing().returning(quotes.c.source)
-        return len(connection.execute(added).all())
+        added = insert(quotes).values(list(rows.values()))
+        again = added.on_conflict_do_update(
+            index_elements=["source", "symbol", "at"],
+            set_={"fetched_at": added.excluded.fetched_at},
+            where=quotes.c.fetched_at < added.excluded.fetched_at,
+        )
+        inserted = sa.literal_column("xmax = 0", sa.Boolean)
+        return sum(connection.execute(again.returning(inserted)).scalars())
 
 
 def purge_quotes(engine: sa.Engine, before: datetime) -> int:

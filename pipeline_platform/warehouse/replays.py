@@ -159,6 +159,8 @@ def retry_asset(
             again = _update(connection, request_id, **_DONE)
             said = f"Row {asset_id} is due now; attempt {row.attempt + 1} begins within seconds."
             return Retried(asset_id, said, again)
+    if row.state == "obsolete":
+        raise PermanentError(f"Row {asset_id} is obsolete, there is nothing to retry. {row.error_message}")
     if row.state != "dead":
         rejected = (
             f" Its {row.events_rejected} rejected events are dead letters: replay those, by the filter batch_id "

@@ -12,7 +12,7 @@ metadata = sa.MetaData()
 
 KINDS = ("ingest", "replay", "etl")
 UNSETTLED = ("planned", "failed")
-STATES = (*UNSETTLED, "loaded", "dead", "replayed")
+STATES = (*UNSETTLED, "loaded", "dead", "replayed", "obsolete")
 
 
 def _time(name: str, comment: str, *, null: bool = True, now: bool = False) -> sa.Column[object]:
@@ -43,7 +43,7 @@ assets = sa.Table(
     sa.Column("asset_key", sa.Text, nullable=False, comment="The Dagster asset that the work is for."),
     sa.Column("stream", sa.Text, comment="The stream of an ingest batch or a replay."),
     sa.Column("partition_key", sa.Text, comment="The partition of a partitioned asset."),
-    sa.Column("state", sa.Text, nullable=False, comment="planned, loaded, failed, dead or replayed."),
+    sa.Column("state", sa.Text, nullable=False, comment="planned, loaded, failed, dead, replayed or obsolete."),
     sa.Column("attempt", sa.Integer, nullable=False, server_default=sa.text("0"), comment="Runs requested so far."),
     sa.Column("run_id", sa.Text, comment="The Dagster run of the latest attempt."),
     sa.Column(

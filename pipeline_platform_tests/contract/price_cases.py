@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from pipeline_platform.core.budgets import Priority
+import pytest
+
+from pipeline_platform.core.budgets import Failing, Priority
 from pipeline_platform.core.prices import Candle, Interval, Quote, is_closed
 from pipeline_platform.core.time_ranges import TimeRange
+from pipeline_platform.local.price_server.faults import Fault
 from pipeline_platform.local.price_server.rates import PUBLISHED, fixings, gecko_points
 from pipeline_platform.local.price_server.server import PriceServer
 from pipeline_platform.local.price_server.truth import Truth
@@ -18,6 +21,7 @@ from pipeline_platform.sources.catalog import KINDS, open_source
 from pipeline_platform.sources.http import Patience
 from pipeline_platform.sources.plan import SourcePlan
 from pipeline_platform.sources.protocol import Source
+from pipeline_platform_tests.contract import price_rows
 
 NOW = datetime(2026, 11, 20, 18, 20, 30, tzinfo=UTC)  # a Friday
 TODAY = NOW.replace(hour=0, minute=0, second=0)
@@ -30,6 +34,8 @@ class Purse:
 
     taken: list[tuple[float, Priority]] = field(default_factory=list)
     pauses: list[float] = field(default_factory=list)
+    known: dict[str, Failing] = field(default_factory=dict)  # by what has failed
+    since: float = 0.0  # for how many seconds whatever fails has failed by now
 
     def take(self, weight: float, priority: Priority) -> None:
         """Remembers."""
@@ -39,13 +45,47 @@ class Purse:
         """Remembers."""
         self.pauses.append(seconds)
 
+    def failing(self, *names: str) -> list[Failing | None]:
+        """What it was told."""
+        return [self.known.get(name) for name in names]
+
+    def failed(self, *names: str) -> list[Failing]:
+        """Counts."""
+        for name in names:
+            there = self.known.get(name)
+            self.known[name] = Failing(there.count + 1 if there else 1, self.since)
+        return [self.known[name] for name in names]
+
+    def answered(self, *names: str) -> None:
+        """Forgets."""
+        for name in names:
+            self.known.pop(name, None)
+
+    def later(self, seconds: float) -> None:
+        """Time goes by since the last failures."""
+        self.known = {name: replace(each, ago=each.ago + seconds) for name, each in self.known.items()}
+
+
+@dataclass
+class Rejected:
+    """Records at odds, as they came."""
+
+    found: list[tuple[datetime | None, str]] = field(default_factory=list)
+
+    def add(self, at: datetime | None, why: str) -> None:
+        """Remembers."""
+        self.found.append((at, why))
+
 
 Expect = Callable[[Truth, str, Interval, TimeRange], list[Candle]]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One source. `rows` finds the list of candles in an answer's data; `head` is the width of a row's time."""
+    """One source. `rows` finds the list of candles in an answer's data.
+
+    `broken`: changes of an answer's envelope. `odd`: changes of one row, that give another row; what they are told as.
+    """
 
     kind: str
     symbol: str
@@ -56,6 +96,7 @@ class Case:
     rows: Callable[[Any], Any]
     with_rows: Callable[[Any, Any], Any]
     broken: tuple[tuple[Callable[[Any], Any], str], ...]  # a change of the answer, and the path it should be named by
+    odd: tuple[tuple[Callable[[Any], Any], str], ...]
     quotes_path: str
     currency: str
     page: int
@@ -79,6 +120,10 @@ class Case:
             clock=server.clock,
             patience=Patience(patience, patience, 2 * patience),
         )
+
+    def misbehave(self, server: PriceServer, fault: Fault) -> None:
+        """Candles of the source come with a fault from now on."""
+        server.faults.set(self.path, fault)
 
     def expected(self, truth: Truth, wanted: TimeRange) -> list[Candle]:
         """The truth about `symbol`."""
@@ -141,77 +186,6 @@ def _midnight(day: date) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
-def _itself(body: Any) -> Any:
-    return body
-
-
-def _replaced(_: Any, rows: Any) -> Any:
-    return rows
-
-
-def _in_row(column: int | str, value: Any, rows: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def change(body: Any) -> Any:
-        rows(body)[2][column] = value
-        return body
-
-    return change
-
-
-def _longer(rows: Callable[[Any], Any], length: int) -> Callable[[Any], Any]:
-    """Rows with another number of members."""
-
-    def change(body: Any) -> Any:
-        rows(body)[2][:] = [*rows(body)[2], "0"][:length]
-        return body
-
-    return change
-
-
-def _kraken_rows(body: Any) -> Any:
-    return next(rows for name, rows in body["result"].items() if name != "last")
-
-
-def _kraken_with(body: Any, rows: Any) -> Any:
-    [name] = [name for name in body["result"] if name != "last"]
-    return {"error": [], "result": {name: rows, "last": 0}}
-
-
-def _gecko_rows(body: Any) -> Any:
-    return body["prices"]
-
-
-def _gecko_with(body: Any, rows: Any) -> Any:
-    return {**body, "prices": rows}
-
-
-def _v1_rows(body: Any) -> Any:
-    return [[day, rates] for day, rates in body["rates"].items()]
-
-
-def _v1_with(body: Any, rows: Any) -> Any:
-    return {**body, "rates": dict(rows)}
-
-
-def _v1_rate(body: Any) -> Any:
-    day = sorted(body["rates"])[0]
-    body["rates"][day] = {"USD": None}
-    return body
-
-
-def _csv_rows(body: str) -> Any:
-    return body.split("\r\n")[1:-1]
-
-
-def _csv_value(body: str) -> str:
-    rows = [row.split(",") for row in _csv_rows(body)]
-    rows[2][7] = "a lot"
-    return _csv_with(body, [",".join(row) for row in rows])
-
-
-def _csv_with(body: str, rows: Any) -> str:
-    return "\r\n".join([body.split("\r\n")[0], *rows, ""])
-
-
 def _exchange(kind: str, symbol: str, other: str, page: int, path: str, quotes: str, unknown: str) -> dict[str, Any]:
     return {
         "kind": kind,
@@ -229,21 +203,25 @@ def _exchange(kind: str, symbol: str, other: str, page: int, path: str, quotes: 
 
 def _binance(kind: str) -> Case:
     return Case(
-        **_exchange(kind, "BTCUSDT", "ETHUSDT", 1000, "/api/v3/klines", "/api/v3/ticker/price", "NOPEUSDT"),
-        rows=_itself,
-        with_rows=_replaced,
+        **_exchange(kind, "BTCUSDT", "ETHUSDT", 1000, "/api/v3/klines", "/api/v3/ticker/24hr", "NOPEUSDT"),
+        rows=price_rows.itself,
+        with_rows=price_rows.replaced,
         to_microseconds=1000,
-        broken=(
-            (lambda _: {"data": []}, "the whole answer"),
-            (_longer(_itself, 11), "[2]"),
-            (_longer(_itself, 13), "[2]"),
-            (_in_row(0, "2026-01-01", _itself), "[2][0]"),
-            (_in_row(0, 1_780_000_000_123, _itself), "[2][0]"),
-            (_in_row(1, None, _itself), "[2][1]"),
-            (_in_row(3, "a lot", _itself), "[2][3]"),
-            (_in_row(4, True, _itself), "[2][4]"),
-            (_in_row(4, "1e400", _itself), "[2][4]"),
-            (_in_row(5, "Infinity", _itself), "[2][5]"),
+        broken=((lambda _: {"data": []}, "the whole answer"), (lambda _: 5, "the whole answer")),
+        odd=(
+            (price_rows.later(8 * 60_000 + 14_789), "is not the start of a 1h candle"),
+            (price_rows.long(11), "should be a list of 12"),
+            (price_rows.long(13), "should be a list of 12"),
+            (price_rows.with_value(0, "2026-01-01"), "[0] should be a number"),
+            (price_rows.with_value(0, None), "[0] should be a number and is None"),
+            (price_rows.with_value(1, None), "[1] should be a number and is None"),
+            (price_rows.with_value(3, "a lot"), "[3] should be a number"),
+            (price_rows.with_value(4, True), "[4] should be a number"),
+            (price_rows.with_value(4, "1e400"), "[4] should be a number of a usual size"),
+            (price_rows.with_value(5, "Infinity"), "[5] should be a number of a usual size"),
+            (price_rows.with_value(5, "-3"), "volume -3 is negative"),
+            (price_rows.upside_down(2, 3), "is below low"),
+            (lambda _: None, "should be a list"),
         ),
     )
 
@@ -256,30 +234,38 @@ CASES = [
             *("coinbase", "BTC-USD", "ETH-USD", 300),
             *("/products/BTC-USD/candles", "/products/BTC-USD/ticker", "NOPE-USD"),
         ),
-        rows=_itself,
-        with_rows=_replaced,
+        rows=price_rows.itself,
+        with_rows=price_rows.replaced,
         to_microseconds=1_000_000,
-        broken=(
-            (lambda _: {"candles": []}, "the whole answer"),
-            (_longer(_itself, 5), "[2]"),
-            (_in_row(0, None, _itself), "[2][0]"),
-            (_in_row(2, "", _itself), "[2][2]"),
-            (_in_row(5, [1], _itself), "[2][5]"),
+        broken=((lambda _: {"candles": []}, "the whole answer"), (lambda _: 5, "the whole answer")),
+        odd=(
+            (price_rows.later(61), "is not the start of a 1h candle"),
+            (price_rows.long(5), "should be a list of 6"),
+            (price_rows.with_value(0, None), "[0] should be a number and is None"),
+            (price_rows.with_value(2, ""), "[2] should be a number"),
+            (price_rows.with_value(5, None), "[5] should be a number and is None"),
+            (price_rows.with_value(5, [1]), "[5] should be a number"),
+            (price_rows.upside_down(2, 1), "is below low"),
         ),
     ),
     Case(
-        **_exchange("kraken", "XBTUSD", "ETHUSD", 720, "/0/public/OHLC", "/0/public/Ticker", "NOPEUSD"),
-        rows=_kraken_rows,
-        with_rows=_kraken_with,
+        **_exchange("kraken", "XBTUSD", "ETHUSD", 720, "/0/public/OHLC", "/0/public/Trades", "NOPEUSD"),
+        rows=price_rows.kraken_rows,
+        with_rows=price_rows.kraken_with,
         to_microseconds=1_000_000,
         broken=(
             (lambda _: [], "the whole answer"),
             (lambda _: {"error": []}, "result"),
             (lambda _: {"error": None, "result": {}}, "error"),
             (lambda _: {"error": [], "result": {"last": 1}}, "result"),
-            (_longer(_kraken_rows, 7), "result.XXBTZUSD[2]"),
-            (_in_row(0, "soon", _kraken_rows), "result.XXBTZUSD[2][0]"),
-            (_in_row(6, {}, _kraken_rows), "result.XXBTZUSD[2][6]"),
+        ),
+        odd=(
+            (price_rows.later(7), "is not the start of a 1h candle"),
+            (price_rows.long(7), "should be a list of 8"),
+            (price_rows.with_value(0, "soon"), "[0] should be a number"),
+            (price_rows.with_value(4, None), "[4] should be a number and is None"),
+            (price_rows.with_value(6, {}), "[6] should be a number"),
+            (price_rows.upside_down(2, 3), "is below low"),
         ),
     ),
     Case(
@@ -289,14 +275,18 @@ CASES = [
         interval=Interval.HOUR,
         path="/api/v3/coins/bitcoin/market_chart/range",
         expect=_hourly_points("bitcoin", "BTC"),
-        rows=_gecko_rows,
-        with_rows=_gecko_with,
+        rows=price_rows.gecko_rows,
+        with_rows=price_rows.gecko_with,
         broken=(
             (lambda _: {"price": []}, "prices"),
             (lambda _: {"prices": {}}, "prices"),
-            (_longer(_gecko_rows, 3), "prices[2]"),
-            (_in_row(0, -1, _gecko_rows), "prices[2][0]"),
-            (_in_row(1, None, _gecko_rows), "prices[2][1]"),
+        ),
+        odd=(
+            (price_rows.long(3), "should be a list of 2"),
+            (price_rows.with_value(0, -1), "[0] should be a time since 1970"),
+            (price_rows.with_value(1, None), "[1] should be a number and is None"),
+            (price_rows.with_value(1, -2), "[1] should be a price"),
+            (lambda _: None, "should be a list"),
         ),
         quotes_path="/api/v3/simple/price",
         currency="BTC",
@@ -311,15 +301,17 @@ CASES = [
         interval=Interval.DAY,
         path="/v2/rates",
         expect=_fixings("EUR-USD", "EUR", "USD"),
-        rows=_itself,
-        with_rows=_replaced,
-        broken=(
-            (lambda _: {"rates": {}}, "the whole answer"),
-            (_in_row("rate", "many", _itself), "[2].rate"),
-            (_in_row("date", 20260101, _itself), "[2].date"),
-            (_in_row("date", "01.02.2026", _itself), "[2].date"),
-            (_in_row("base", "CHF", _itself), "[2].base"),
-            (lambda body: [{"date": row["date"], "base": row["base"], "quote": "USD"} for row in body], "[0].rate"),
+        rows=price_rows.itself,
+        with_rows=price_rows.replaced,
+        broken=((lambda _: {"rates": {}}, "the whole answer"),),
+        odd=(
+            (price_rows.with_value("rate", "many"), ".rate should be a number"),
+            (price_rows.with_value("rate", None), ".rate should be a number and is None"),
+            (price_rows.with_value("rate", 0), ".rate should be a rate above 0"),
+            (price_rows.with_value("date", 20260101), ".date should be text"),
+            (price_rows.with_value("date", "01.02.2026"), ".date should be a date"),
+            (price_rows.with_value("base", "CHF"), ".base should be EUR, as asked"),
+            (lambda row: {"date": row["date"], "base": row["base"], "quote": "USD"}, ".rate is missing"),
         ),
         quotes_path="/v2/rates",
         currency="EUR",
@@ -333,13 +325,18 @@ CASES = [
         interval=Interval.DAY,
         path="/v1/",
         expect=_fixings("EUR-USD", "EUR", "USD"),
-        rows=_v1_rows,
-        with_rows=_v1_with,
+        rows=price_rows.v1_rows,
+        with_rows=price_rows.v1_with,
         broken=(
             (lambda _: [], "the whole answer"),
             (lambda body: {"base": body["base"]}, "rates"),
-            (lambda body: {"rates": {"today": {"USD": 1}}}, "rates.today"),
-            (_v1_rate, "USD"),
+        ),
+        odd=(
+            (lambda row: [f"day {row[0]}", row[1]], "(its name) should be a date"),
+            (price_rows.with_value(1, {"USD": None}), ".USD should be a number and is None"),
+            (price_rows.with_value(1, {"USD": "-1"}), ".USD should be a rate above 0"),
+            (price_rows.with_value(1, {}), ".USD is missing"),
+            (price_rows.with_value(1, None), "should be an object"),
         ),
         quotes_path="/v1/latest",
         currency="EUR",
@@ -353,13 +350,17 @@ CASES = [
         interval=Interval.DAY,
         path="/service/data/EXR/D.USD.EUR.SP00.A",
         expect=_fixings("EUR-USD", "EUR", "USD"),
-        rows=_csv_rows,
-        with_rows=_csv_with,
+        rows=price_rows.csv_rows,
+        with_rows=price_rows.csv_with,
         broken=(
             (lambda body: body.replace("OBS_VALUE", "VALUE"), "line 2.OBS_VALUE"),
             (lambda body: body.replace("TIME_PERIOD", "DAY"), "line 2.TIME_PERIOD"),
-            (lambda body: body.replace("2026-", "26-"), "line 2.TIME_PERIOD"),
-            (_csv_value, "line 4.OBS_VALUE"),
+        ),
+        odd=(
+            (price_rows.cell(6, "26-11-02"), ".TIME_PERIOD should be a date"),
+            (price_rows.cell(7, "a lot"), ".OBS_VALUE should be a number"),
+            (price_rows.cell(7, "0"), ".OBS_VALUE should be a rate above 0"),
+            (lambda line: f"{line},more", "should be an object"),
         ),
         quotes_path="/service/data/EXR/D.USD.EUR.SP00.A",
         currency="EUR",
@@ -375,5 +376,7 @@ def quoted(case: Case, truth: Truth) -> Quote:
         [(day, rate)] = list(fixings(truth, "EUR", "USD", NOW.date(), NOW.date(), NOW))
         assert _midnight(day) + PUBLISHED <= NOW
         return Quote(case.kind, case.symbol, rate, _midnight(day))
-    at = NOW.replace(microsecond=0) if case.kind == "coingecko" else NOW
-    return Quote(case.kind, case.symbol, truth.price(case.currency, NOW), at)
+    return Quote(case.kind, case.symbol, truth.price(case.currency, NOW), NOW)
+
+
+each_case = pytest.mark.parametrize("case", CASES, ids=[case.kind for case in CASES])

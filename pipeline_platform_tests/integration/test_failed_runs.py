@@ -25,6 +25,7 @@ from pipeline_platform.warehouse.etl_ledger import EtlLedger
 from pipeline_platform.warehouse.ledger import Ledger
 from pipeline_platform_tests.integration.batches import rows
 from pipeline_platform_tests.integration.planning import LIMITS, World
+from pipeline_platform_tests.unit.examples import EDITED_CURSORS
 
 PLACE = "2026-01-01T00:00:00+00:00"
 FAILURE, CANCELED = dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED
@@ -59,9 +60,9 @@ def requested(world: World, batches: int) -> list[dict[str, str]]:
     ]
 
 
-def look(instance: dg.DagsterInstance, world: World, cursor: str | None = None) -> Captured:
+def look(instance: dg.DagsterInstance, world: World, after: datetime | None = None) -> Captured:
     """One look."""
-    return capture(instance, world.engine, cursor, datetime.now(UTC))
+    return capture(instance, world.engine, after, datetime.now(UTC))
 
 
 def test_two_hundred_failed_runs_are_captured_within_seconds(instance: dg.DagsterInstance, world: World) -> None:
@@ -78,7 +79,7 @@ def test_two_hundred_failed_runs_are_captured_within_seconds(instance: dg.Dagste
     assert counted == [*etl, ("ingest", "failed", "lost", 100)]
     # Seen again, nothing is written again: neither from the cursor nor from the beginning.
     before = rows(world.engine, "select id, failures from assets order by id")
-    for cursor in (found.cursor, None):
+    for cursor in (found.until, None):
         again = look(instance, world, cursor)
         assert (again.batches, again.runs, again.seen) == (0, 0, 200)
     assert rows(world.engine, "select id, failures from assets order by id") == before
@@ -92,7 +93,7 @@ def test_more_runs_than_a_page_are_all_captured(
         create_run_for_test(instance, job_name="nightly", status=FAILURE)
     cursor, ticks = None, 0
     while len(rows(world.engine, JOB_ROWS)) < 60:
-        cursor, ticks = look(instance, world, cursor).cursor, ticks + 1
+        cursor, ticks = look(instance, world, cursor).until, ticks + 1
         assert ticks < 5
     assert len({row[0] for row in rows(world.engine, JOB_ROWS)}) == 60
 
@@ -111,7 +112,7 @@ def test_runs_that_changed_in_one_instant_do_not_hold_up_the_others(
             )
     cursor = None
     for _ in range(4):
-        cursor = look(instance, world, cursor).cursor
+        cursor = look(instance, world, cursor).until
     assert len(rows(world.engine, JOB_ROWS)) == 12
 
 
@@ -241,10 +242,12 @@ def test_the_sensor_keeps_its_place_while_the_warehouse_is_away(
         assert "next tick looks again" in str(skipped.skip_message)
         assert context.cursor == PLACE
     here = Warehouse(loader_url=warehouse_url, owner_url=warehouse_url)
-    with dg.build_sensor_context(instance, resources={"warehouse": here}) as context:
-        skipped = sensor(context)
-        assert "0 of batches, 1 others" in str(skipped.skip_message)
-        assert context.cursor is not None
+    # Without a place, and with one that somebody has edited, the last day is looked at.
+    for place, found in ((None, 1), *((edited, 0) for edited in EDITED_CURSORS)):
+        with dg.build_sensor_context(instance, resources={"warehouse": here}, cursor=place) as context:
+            skipped = sensor(context)
+            assert f"Looked at 1 failed runs; new to the ledger: 0 of batches, {found}" in str(skipped.skip_message)
+            assert datetime.fromisoformat(context.cursor or "").year >= 2026
     engine = connect(warehouse_url)
     assert len(rows(engine, JOB_ROWS)) == 1
     engine.dispose()

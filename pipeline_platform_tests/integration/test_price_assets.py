@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 import pytest
 import sqlalchemy as sa
 
-from pipeline_platform.core.prices import Candle, Interval
+from pipeline_platform.core.prices import Interval
 from pipeline_platform.core.time_ranges import of_days
 from pipeline_platform.local.price_server.faults import Fault
 from pipeline_platform.local.price_server.server import PriceServer
 from pipeline_platform.orchestration.ingest import attempts
 from pipeline_platform.orchestration.partition_ranges import RANGE_END, RANGE_START
 from pipeline_platform.orchestration.prices.checks import DELAY
-from pipeline_platform.sources.binance import Binance
-from pipeline_platform.sources.shapes import Node
 from pipeline_platform.warehouse import etl_ledger
 from pipeline_platform_tests.integration.price_stack import PriceStack, price_stack
+from pipeline_platform_tests.unit.examples import EDITED_CURSORS
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::dagster.BetaWarning"),
     pytest.mark.filterwarnings("ignore::dagster.PreviewWarning"),
 ]
+UNKNOWN = {"code": -1121, "msg": "Invalid symbol."}
 FEBRUARY = (date(2024, 2, 27), date(2024, 3, 2))  # over a leap day
 
 
@@ -99,11 +99,11 @@ def test_a_transient_failure_is_tried_again_in_the_run(stack: PriceStack, monkey
 
 
 def test_what_failed_is_taken_up_by_whatever_run_is_for_it_next(stack: PriceStack) -> None:
-    stack.server.faults.set("/api/v3/klines", Fault(status=400))
+    stack.server.faults.set("/api/v3/klines", Fault(status=400, body=UNKNOWN))
     assert not stack.candles(*FEBRUARY).success
     assert stack.rows(
         "select state, attempt, error_kind, error_class, op_retries, count(*) from assets group by 1, 2, 3, 4, 5"
-    ) == [("failed", 1, "permanent", "SourceRefusedError", 0, 5)]
+    ) == [("failed", 1, "permanent", "UnknownSymbolError", 0, 5)]
     ((kind, raised, body),) = stack.rows("select kind, resolved_at is null, body from alerts")
     assert (kind, raised) == ("asset_failing", True)
     assert "5 partitions, 2024-02-27|demo:BTCUSDT to 2024-03-02|demo:BTCUSDT" in body
@@ -134,18 +134,32 @@ def test_every_partition_tells_its_rows_its_gaps_and_its_day(stack: PriceStack) 
     assert (leap["run: candles read"], leap["run: requests"], leap["run: partitions"]) == (125, 2, 5)
 
 
-def test_candles_at_odds_with_themselves_are_not_stored(stack: PriceStack, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = Binance._candle
+ODD: list[Callable[[list[Any]], list[Any]]] = [
+    lambda row: [row[0], row[1], "0.1", *row[3:]],  # its high is below its low
+    lambda row: [row[0] + 494_789, *row[1:]],  # off the grid
+    lambda row: [*row[:4], None, *row[5:]],
+    lambda row: row[:11],
+    lambda row: row,
+]
 
-    def odd(self: Binance, symbol: str, interval: Interval, row: Node) -> Candle:
-        candle = whole(self, symbol, interval, row)
-        return replace(candle, high=candle.low - 1) if candle.open_time.hour == 5 else candle
 
-    monkeypatch.setattr(Binance, "_candle", odd)
-    assert stack.candles(*FEBRUARY).success
-    query = "select distinct events_read, events_loaded, events_rejected from assets"
-    assert stack.rows(query) == [(25, 24, 1)]
-    assert stack.rows("select count(*) from price_candles where extract(hour from open_time) = 5") == [(0,)]
+def test_candles_at_odds_are_counted_and_named_and_the_others_are_stored(stack: PriceStack) -> None:
+    def odd(rows: list[list[Any]]) -> list[list[Any]]:
+        """Each day's candle of five o'clock, in another way."""
+        hours = [row[0] // 3_600_000 for row in rows]
+        return [ODD[hour // 24 % 5](row) if hour % 24 == 5 else row for hour, row in zip(hours, rows, strict=True)]
+
+    stack.server.faults.set("/api/v3/klines", Fault(change=odd))
+    result = stack.candles(*FEBRUARY)
+    assert result.success
+    query = "select events_read, events_loaded, events_rejected, count(*) from assets group by 1, 2, 3 order by 3"
+    assert stack.rows(query) == [(25, 25, 0, 1), (25, 24, 1, 4)]
+    assert stack.rows("select count(*) from price_candles where extract(hour from open_time) = 5") == [(1,)]
+    [told, *_] = result.get_asset_materialization_events()
+    assert told.materialization.metadata["run: rejected"].value == 4
+    faults = str(told.materialization.metadata["run: faults"].value)
+    for words in ("is below low", "is not the start of a 1h candle", "should be a number", "should be a list of 12"):
+        assert words in faults
 
 
 def test_quotes_are_the_latest_and_keep_their_history(stack: PriceStack) -> None:
@@ -155,6 +169,21 @@ def test_quotes_are_the_latest_and_keep_their_history(stack: PriceStack) -> None
     assert [symbol for symbol, _ in latest] == ["BTCUSDT", "ETHUSDT", "EURUSDT", "GBPUSDT", "SOLUSDT"]
     assert stack.rows("select count(*) from prices_quotes_history") == [(10,)]
     assert stack.rows("select state, entries, events_loaded from assets") == [("loaded", 1, 5)] * 2
+
+
+def test_a_symbol_that_is_not_known_loses_no_other_quotes_and_is_named(stack: PriceStack) -> None:
+    stack.server.unknown.add("GBPUSDT")
+    result = stack.run("prices_quotes")
+    assert not result.success
+    assert stack.rows("select symbol from prices_quotes order by 1") == [
+        ("BTCUSDT",),
+        ("ETHUSDT",),
+        ("EURUSDT",),
+        ("SOLUSDT",),
+    ]
+    [(error, message)] = stack.rows("select error_class, error_message from assets")
+    assert error == "SourceRefusedError"
+    assert "It does not know GBPUSDT: correct it in prices.yaml." in message
 
 
 def test_days_are_computed_once_and_say_where_candles_are_missing(stack: PriceStack) -> None:
@@ -213,6 +242,7 @@ def test_what_a_downtime_left_out_is_asked_for_once_in_one_run(stack: PriceStack
     first, last = now - timedelta(days=7) + timedelta(hours=1), now - DELAY - timedelta(hours=1)  # whole hours between
     days = (last.date() - first.date()).days + 1
     requests, cursor = tick(stack, "prices_catch_up")
+    assert all(tick(stack, "prices_catch_up", edited)[0] for edited in EDITED_CURSORS)
     assert len(requests) == 1  # five instruments, eight days; seven where no whole hour of the eighth is in the week
     again, same = tick(stack, "prices_catch_up", cursor)
     assert again == []  # it is on its way; the source may not have it
@@ -231,6 +261,7 @@ def test_days_follow_the_candles_that_were_loaded(stack: PriceStack, monkeypatch
     assert tick(stack, "prices_days_follow")[0] == []
     assert stack.candles(*FEBRUARY).success
     requests, cursor = tick(stack, "prices_days_follow")
+    assert all(tick(stack, "prices_days_follow", edited)[0] for edited in EDITED_CURSORS)
     assert [(each.tags[RANGE_START], each.tags[RANGE_END]) for each in requests] == [("2024-02-27", "2024-03-02")]
     assert tick(stack, "prices_days_follow", cursor)[0] == []
 
@@ -239,6 +270,8 @@ def test_the_first_quotes_do_not_wait_for_the_schedule(stack: PriceStack) -> Non
     requests, cursor = tick(stack, "prices_first_quotes")
     assert len(requests) == 1
     assert tick(stack, "prices_first_quotes", cursor)[0] == []
+    for edited in EDITED_CURSORS:
+        assert len(tick(stack, "prices_first_quotes", edited)[0]) == 1
     known = json.loads(cursor or "")
     assert tick(stack, "prices_first_quotes", json.dumps(known[1:]))[0] != []  # one instrument has come
 
@@ -261,7 +294,7 @@ def test_a_tick_does_nothing_while_a_run_of_the_job_is_in_progress(stack: PriceS
 
 
 def test_an_instrument_that_fails_does_not_keep_the_others_from_being_fetched(stack: PriceStack) -> None:
-    stack.server.faults.set("/api/v3/klines", Fault(status=400, times=1))  # the first of five
+    stack.server.faults.set("/api/v3/klines", Fault(status=400, body=UNKNOWN, times=1))  # the first of five
     result = stack.run("prices_candles", "2024-02-29|demo:BTCUSDT", "2024-02-29|demo:GBPUSDT")
     assert not result.success
     assert stack.rows("select count(distinct symbol) from price_candles") == [(4,)]

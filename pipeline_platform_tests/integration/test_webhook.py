@@ -96,7 +96,7 @@ def test_an_outage_is_later(receiver: Receiver, status: int) -> None:
 
 @pytest.mark.parametrize(("status", "drop"), [(400, True), (401, False), (403, False), (404, False), (413, True)])
 def test_a_refusal_says_why_without_the_secret_in_the_url(receiver: Receiver, status: int, drop: bool) -> None:
-    said = json.dumps({"message": f"Unknown Webhook {receiver.url} pp_0123abcd_hush " + "x" * 5000, "code": 10015})
+    said = json.dumps({"message": f"Unknown Webhook {receiver.url} pp_0123abcd_hush " + "x" * 5000, "code": 0})
     outcome = send(receiver, Reply(status, said.encode()))
     assert isinstance(outcome, Refused)
     assert outcome.drop is drop
@@ -104,6 +104,34 @@ def test_a_refusal_says_why_without_the_secret_in_the_url(receiver: Receiver, st
     assert "secret-token" not in outcome.why
     assert "hush" not in outcome.why
     assert len(outcome.why) < 300
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "drop"),
+    [
+        (400, 220001, False),  # a forum wants a thread
+        (400, 10003, False),  # no such channel
+        (400, 50027, False),  # no such webhook any more
+        (403, 50013, False),
+        (400, 160005, False),
+        (400, 50035, True),  # the message itself
+        (400, 50006, True),
+        (400, "50027", True),
+        (400, [50027], True),
+        (400, None, True),
+    ],
+)
+def test_a_code_of_discord_says_whether_the_address_or_the_message_is_to_blame(
+    receiver: Receiver, status: int, code: object, drop: bool
+) -> None:
+    outcome = send(receiver, Reply(status, json.dumps({"message": "No", "code": code}).encode()))
+    assert outcome == Refused(f"127.0.0.1 answered {status}: No", drop=drop)
+
+
+@pytest.mark.parametrize("code", [40004, 130000, 20016])
+def test_a_code_of_discord_that_asks_for_patience(receiver: Receiver, code: int) -> None:
+    outcome = send(receiver, Reply(400, json.dumps({"message": "Later", "code": code, "retry_after": 3}).encode()))
+    assert outcome == Later(3.0, "127.0.0.1 answered 400: Later")
 
 
 def test_a_redirect_is_refused_and_not_followed(receiver: Receiver) -> None:
@@ -169,6 +197,23 @@ def test_a_name_is_resolved_once_so_that_it_cannot_change_between_check_and_use(
     assert isinstance(webhook.send(f"http://hooks.test:{receiver.port}/x", {}), Sent)
     assert asked == ["hooks.test"]
     assert receiver.hosts == [f"hooks.test:{receiver.port}"]
+
+
+@pytest.mark.parametrize("dead", [["127.0.0.2"], ["::1"], ["127.0.0.2", "127.0.0.3", "127.0.0.4"], ["192.0.2.1"]])
+def test_a_dead_address_of_a_name_leaves_the_others(receiver: Receiver, dead: list[str]) -> None:
+    patience = Patience(connect=0.5, read=0.5, whole=5.0)
+    webhook = Webhook(allow_private=True, patience=patience, resolve=lambda *_: [*dead, "127.0.0.1"])
+    assert isinstance(webhook.send(f"http://hooks.test:{receiver.port}/x", {}), Sent)
+    assert len(receiver.got) == 1
+
+
+def test_an_address_that_may_have_heard_the_message_is_the_last(receiver: Receiver) -> None:
+    silence = threading.Event()
+    receiver.reply = Reply(204, before=lambda: silence.wait(3))
+    twice = Webhook(allow_private=True, patience=QUICK, resolve=lambda *_: ["127.0.0.1", "127.0.0.1"])
+    assert twice.send(f"http://hooks.test:{receiver.port}/x", {}) == Later(0.0, "hooks.test did not answer in time.")
+    silence.set()
+    assert len(receiver.got) == 1
 
 
 def test_with_tls_the_server_has_to_be_the_name_and_not_the_address(tmp_path: Path) -> None:

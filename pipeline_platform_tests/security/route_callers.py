@@ -17,7 +17,8 @@ from pipeline_platform.queue.sessions import Session, SessionStore
 
 OURS, EVIL, EVIL_HOST = "ours", "https://evil.example", "evil.example"
 SOCKET = "WEBSOCKET"
-SAFE = frozenset({"GET", "HEAD"})
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+FOLLOWING = frozenset({"HEAD", "OPTIONS"})  # methods that a path has because of its others
 Route = tuple[str, str]  # method and path
 
 
@@ -55,6 +56,10 @@ CALLERS = (
     Caller("foreign Host with a key", key="admin", hosts=(EVIL_HOST,)),
     Caller("foreign Host behind ours", session="admin", origin=OURS, hosts=(OURS, EVIL_HOST)),
     Caller("foreign Host before ours", key="admin", hosts=(EVIL_HOST, OURS)),
+)
+# Enough for what is the same to everybody: nobody, a key, other sites.
+A_FEW = tuple(
+    each for each in CALLERS if each.hosts != (OURS,) or each.origin == EVIL or each.name in ("anonymous", "read key")
 )
 
 
@@ -144,7 +149,7 @@ class Keyring:
 
 
 def routes_of(routes: Iterable[BaseRoute]) -> set[Route]:
-    """Method and path of every route, hidden ones too. Fails on a kind of route that it does not know."""
+    """Method and path of every route, hidden ones too, but for FOLLOWING. Fails on a kind that it does not know."""
     found: set[Route] = set()
     for route in routes:
         if (inner := getattr(route, "original_router", None)) is not None:  # as FastAPI includes a router
@@ -155,7 +160,7 @@ def routes_of(routes: Iterable[BaseRoute]) -> set[Route]:
             found.add((SOCKET, route.path))
         else:
             assert isinstance(route, HttpRoute), f"Which requests does {route!r} take?"
-            found |= {(method, route.path) for method in route.methods or {"every"} if method != "HEAD"}
+            found |= {(method, route.path) for method in (route.methods or {"every"}) - FOLLOWING}
     return found
 
 

@@ -24,6 +24,7 @@ from pipeline_platform_tests.acceptance.stacks import Up
 from pipeline_platform_tests.integration.batches import rows
 from pipeline_platform_tests.integration.test_gateway.kit import GOOD, ROOMY, Client, Pipeline, serving
 from pipeline_platform_tests.security.route_callers import (
+    A_FEW,
     CALLERS,
     SOCKET,
     Answer,
@@ -70,7 +71,7 @@ class Server:
     def complaints(self, route: Route, row: Row) -> list[str]:
         """Everybody asks; what is not as the table says."""
         found = []
-        for caller in CALLERS:
+        for caller in A_FEW if route[0] == "OPTIONS" else CALLERS:
             expected, before = row.expects(route[0], caller), self.state()
             answer = self.ask(route, row, caller)
             if answer.status != expected:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline_platform_tests.security.route_callers import OURS, SAFE, SOCKET, Caller, Route
+from pipeline_platform_tests.security.route_callers import FOLLOWING, OURS, SAFE, SOCKET, Caller, Route
 
 # Whose key or session is good enough. A session has no scope `ingest` by itself: events are sent with keys.
 ANYBODY: frozenset[str] = frozenset()
@@ -78,52 +78,74 @@ Table = Mapping[Route, Row]
 DRY = {"filter": {"states": ["open"]}, "dry_run": True}
 NO_SIGN_ON = "Single sign-on is not set up here."
 
-# The pages of a login, at both servers.
-LOGIN: Table = {
-    ("GET", "/login"): Row(ANYBODY, 200, "Pipeline Platform", gate=True),
-    ("POST", "/login"): Row(ANYBODY, 303, body="name=&secret=<read token>", gate=True),
-    ("POST", "/login/code"): Row(ANYBODY, 303, body="code=<code>", gate=True),
-    ("GET", "/login/oidc"): Row(ANYBODY, 404, NO_SIGN_ON, gate=True),
-    ("GET", "/login/oidc/callback"): Row(ANYBODY, 404, NO_SIGN_ON, gate=True),
-    ("POST", "/logout"): Row(ANYBODY, 303, body="", gate=True),
-    ("GET", "/whoami"): Row(VIEWER, 200, '"role"', gate=True),
-}
 
-GATEWAY: Table = {
-    **LOGIN,
-    ("POST", "/v1/streams/{stream}/events"): Row(
-        INGEST,
-        202,
-        '"receipt"',
-        "/v1/streams/telemetry/events",
-        {"source": "s", "metric": "m", "value": 1},
-        sessions=False,
-    ),
-    ("GET", "/v1/receipts/{receipt}"): Row(ANY_KEY, 200, '"partial"', "/v1/receipts/<receipt>"),
-    ("GET", "/v1/streams"): Row(ANY_KEY, 200, '"telemetry"'),
-    ("GET", "/v1/streams/{stream}"): Row(VIEWER, 200, '"watermark"', "/v1/streams/telemetry"),
-    ("POST", "/v1/streams/{stream}/resume"): Row(OPERATOR, 200, '"resumed"', "/v1/streams/telemetry/resume", {}),
-    ("GET", "/v1/streams/{stream}/aggregates"): Row(VIEWER, 200, "<source>", "/v1/streams/telemetry/aggregates"),
-    ("GET", "/v1/assets"): Row(VIEWER, 200, "<run>"),
-    ("GET", "/v1/assets/{id}"): Row(VIEWER, 200, "<run>", "/v1/assets/<asset>"),
-    ("POST", "/v1/assets/{id}/replay"): Row(OPERATOR, 409, "nothing-to-replay", "/v1/assets/<asset>/replay", {}),
-    ("GET", "/v1/dead-letters"): Row(ADMIN, 200, "<payload>"),
-    ("GET", "/v1/dead-letters/{id}"): Row(ADMIN, 200, "<payload>", "/v1/dead-letters/<letter>"),
-    ("GET", "/v1/dead-letters/export"): Row(ADMIN, 200, "<payload>"),
-    ("POST", "/v1/dead-letters/replay"): Row(OPERATOR, 200, '"matched":', body=DRY),
-    ("POST", "/v1/dead-letters/discard"): Row(ADMIN, 200, '"matched":', body=DRY),
-    ("GET", "/v1/replays"): Row(ADMIN, 200, "<note>"),
-    ("GET", "/v1/replays/{id}"): Row(ADMIN, 200, "<note>", "/v1/replays/<replay>"),
-    ("GET", "/v1/alerts"): Row(VIEWER, 200, '"data"'),
-    ("GET", "/v1/audit"): Row(ADMIN, 200, "<actor>"),
-    ("GET", "/v1/stats"): Row(VIEWER, 200, '"telemetry"'),
-    ("GET", "/healthz"): Row(ANYBODY, 200, '{"status":"ok"}', probe=True),
-    ("GET", "/readyz"): Row(ANYBODY, 200, '"ready":true'),
-    ("GET", "/metrics"): Row(ANYBODY, 200, "# HELP"),
-    ("GET", "/docs"): Row(ANYBODY, 200, "/openapi.json"),
-    ("GET", "/docs/assets/{path}"): Row(ANYBODY, 200, "swagger", "/docs/assets/swagger-ui.css"),
-    ("GET", "/openapi.json"): Row(ANYBODY, 200, '"paths"'),
-}
+def declared(table: Table) -> set[Route]:
+    """The routes that somebody has written; the others follow from them."""
+    return {route for route in table if route[0] not in FOLLOWING}
+
+
+def methods_of(table: Table, path: str) -> set[str]:
+    """All that the path has."""
+    return {method for method, each in table if each == path}
+
+
+def _whole(table: Table) -> Table:
+    """With HEAD for those and only those who may GET, and OPTIONS, which says nothing, for everybody."""
+    heads = {("HEAD", path): replace(row, shows="") for (method, path), row in table.items() if method == "GET"}
+    told = {path: replace(row, may=ANYBODY, status=204, shows="", body=None) for (_, path), row in table.items()}
+    return {**table, **heads, **{("OPTIONS", path): row for path, row in told.items()}}
+
+
+# The pages of a login, at both servers.
+LOGIN: Table = _whole(
+    {
+        ("GET", "/login"): Row(ANYBODY, 200, "Pipeline Platform", gate=True),
+        ("POST", "/login"): Row(ANYBODY, 303, body="name=&secret=<read token>", gate=True),
+        ("POST", "/login/code"): Row(ANYBODY, 303, body="code=<code>", gate=True),
+        ("GET", "/login/oidc"): Row(ANYBODY, 404, NO_SIGN_ON, gate=True),
+        ("GET", "/login/oidc/callback"): Row(ANYBODY, 404, NO_SIGN_ON, gate=True),
+        ("POST", "/logout"): Row(ANYBODY, 303, body="", gate=True),
+        ("GET", "/whoami"): Row(VIEWER, 200, '"role"', gate=True),
+    }
+)
+
+GATEWAY: Table = _whole(
+    {
+        **{route: LOGIN[route] for route in declared(LOGIN)},
+        ("POST", "/v1/streams/{stream}/events"): Row(
+            INGEST,
+            202,
+            '"receipt"',
+            "/v1/streams/telemetry/events",
+            {"source": "s", "metric": "m", "value": 1},
+            sessions=False,
+        ),
+        ("GET", "/v1/receipts/{receipt}"): Row(ANY_KEY, 200, '"partial"', "/v1/receipts/<receipt>"),
+        ("GET", "/v1/streams"): Row(ANY_KEY, 200, '"telemetry"'),
+        ("GET", "/v1/streams/{stream}"): Row(VIEWER, 200, '"watermark"', "/v1/streams/telemetry"),
+        ("POST", "/v1/streams/{stream}/resume"): Row(OPERATOR, 200, '"resumed"', "/v1/streams/telemetry/resume", {}),
+        ("GET", "/v1/streams/{stream}/aggregates"): Row(VIEWER, 200, "<source>", "/v1/streams/telemetry/aggregates"),
+        ("GET", "/v1/assets"): Row(VIEWER, 200, "<run>"),
+        ("GET", "/v1/assets/{id}"): Row(VIEWER, 200, "<run>", "/v1/assets/<asset>"),
+        ("POST", "/v1/assets/{id}/replay"): Row(OPERATOR, 409, "nothing-to-replay", "/v1/assets/<asset>/replay", {}),
+        ("GET", "/v1/dead-letters"): Row(ADMIN, 200, "<payload>"),
+        ("GET", "/v1/dead-letters/{id}"): Row(ADMIN, 200, "<payload>", "/v1/dead-letters/<letter>"),
+        ("GET", "/v1/dead-letters/export"): Row(ADMIN, 200, "<payload>"),
+        ("POST", "/v1/dead-letters/replay"): Row(OPERATOR, 200, '"matched":', body=DRY),
+        ("POST", "/v1/dead-letters/discard"): Row(ADMIN, 200, '"matched":', body=DRY),
+        ("GET", "/v1/replays"): Row(ADMIN, 200, "<note>"),
+        ("GET", "/v1/replays/{id}"): Row(ADMIN, 200, "<note>", "/v1/replays/<replay>"),
+        ("GET", "/v1/alerts"): Row(VIEWER, 200, '"data"'),
+        ("GET", "/v1/audit"): Row(ADMIN, 200, "<actor>"),
+        ("GET", "/v1/stats"): Row(VIEWER, 200, '"telemetry"'),
+        ("GET", "/healthz"): Row(ANYBODY, 200, '{"status":"ok"}', probe=True),
+        ("GET", "/readyz"): Row(ANYBODY, 200, '"ready":true'),
+        ("GET", "/metrics"): Row(ANYBODY, 200, "# HELP"),
+        ("GET", "/docs"): Row(ANYBODY, 200, "/openapi.json"),
+        ("GET", "/docs/assets/{path}"): Row(ANYBODY, 200, "swagger", "/docs/assets/swagger-ui.css"),
+        ("GET", "/openapi.json"): Row(ANYBODY, 200, '"paths"'),
+    }
+)
 
 
 def _static(*paths: str) -> Table:

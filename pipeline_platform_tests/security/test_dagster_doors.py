@@ -104,10 +104,18 @@ def test_graphql_comes_by_post_of_json_only(doors: Doors) -> None:
             "POST", "/graphql", data=json.dumps({"query": mutation}), headers={**origin, "Content-Type": kind}
         )
         assert answer.status_code == 415, kind
+    for kind in ("application/json; charset=utf-16", "application/json; charset", "application/vnd.example+json"):
+        assert admin.ask("POST", "/graphql", data="{}", headers={**origin, "Content-Type": kind}).status_code == 415
+    for kind in ("application/json;charset=utf-8;", 'Application/JSON; charset="UTF-8"', "application/json ; x=1"):
+        answer = admin.ask(
+            "POST", "/graphql", data=json.dumps({"query": "{ version }"}), headers={**origin, "Content-Type": kind}
+        )
+        assert answer.status_code == 200, kind
     in_url = admin.ask("POST", f"/graphql?query={mutation}", headers=origin)
     assert in_url.status_code == 415
-    page = admin.ask("GET", "/graphql", headers={"Accept": "text/html"})
-    assert page.status_code == 200  # GraphiQL
+    for method in ("GET", "HEAD"):
+        page = admin.ask(method, "/graphql", headers={"Accept": "TEXT/HTML;q=0.9, */*;q=0.1"})
+        assert page.status_code == 200  # GraphiQL
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:1", "127.0.0.1.evil.example:{port}", ""])

@@ -20,13 +20,16 @@ from pipeline_platform.settings import Settings
 from pipeline_platform_tests.acceptance.stacks import Up
 from pipeline_platform_tests.security.route_callers import (
     CALLERS,
+    EVIL,
     SAFE,
     SOCKET,
+    Answer,
+    Caller,
     Route,
     routes_of,
 )
-from pipeline_platform_tests.security.route_servers import Server, gateway_with_all, ui_of
-from pipeline_platform_tests.security.route_table import DAGSTER, GATEWAY, Row
+from pipeline_platform_tests.security.route_servers import CORS, Server, gateway_with_all, ui_of
+from pipeline_platform_tests.security.route_table import DAGSTER, GATEWAY, LOGIN, Row, declared, methods_of
 
 
 def names(route: Route) -> str:
@@ -57,15 +60,15 @@ def _dagsters_routes() -> set[Route]:
 def test_every_route_of_the_gateway_has_a_row() -> None:
     settings = Settings(database_url="postgresql://nobody@127.0.0.1:1/none", redis_url="redis://127.0.0.1:1/0")
     app = build_app(settings, load_specs())
-    assert routes_of(app.routes) == set(GATEWAY)
+    assert routes_of(app.routes) == declared(GATEWAY)
     more = APIRouter()
     more.add_api_route("/hidden", lambda: None, include_in_schema=False)
     app.include_router(more)
-    assert routes_of(app.routes) - set(GATEWAY) == {("GET", "/hidden")}
+    assert routes_of(app.routes) - declared(GATEWAY) == {("GET", "/hidden")}
 
 
 def test_every_route_of_the_dagster_ui_has_a_row() -> None:
-    assert _dagsters_routes() == set(DAGSTER)
+    assert _dagsters_routes() == declared(DAGSTER)
 
 
 @pytest.mark.parametrize("route", GATEWAY, ids=names)
@@ -102,6 +105,38 @@ def test_a_method_without_a_row_does_nothing(request: pytest.FixtureRequest, whe
             if answer.status not in good or leaks:
                 wrong.append(f"{caller.name} at {path}: {answer.status} {leaks} {answer.text[:300]}")
     assert not wrong, "\n".join(wrong)
+
+
+def _by(name: str) -> Caller:
+    return next(each for each in CALLERS if each.name == name)
+
+
+PATHS = sorted({("gateway", path) for _, path in GATEWAY} | {("ui", path) for _, path in LOGIN})
+
+
+@pytest.mark.parametrize(("where", "path"), PATHS)
+def test_a_path_tells_its_methods_and_head_is_its_get(request: pytest.FixtureRequest, where: str, path: str) -> None:
+    """Also to other sites, whose browsers are not told that they may ask."""
+    server: Server = request.getfixturevalue(where)
+    table = GATEWAY if where == "gateway" else DAGSTER
+    methods = methods_of(table, path)
+    told = server.ask(("OPTIONS", path), table["OPTIONS", path], Caller("another site", origin=EVIL))
+    assert (told.status, told.body, set(told.header("allow").split(", "))) == (204, b"", methods)
+    assert not [name for name, _ in told.headers if name.startswith(CORS)]
+    for method in {"GET", "HEAD", "POST", "PUT"} - methods:
+        refused = server.ask((method, path), table["OPTIONS", path], _by("admin key"))
+        assert (refused.status, set(refused.header("allow").split(", "))) == (405, methods), method
+    if "HEAD" in methods:
+        for caller in (_by("ingest key"), _by("admin key")):
+            get, head = (server.ask((method, path), table["GET", path], caller) for method in ("GET", "HEAD"))
+            assert (head.status, head.body) == (get.status, b""), caller
+            assert _steady(head) == _steady(get) - {("transfer-encoding", "chunked")}, caller
+
+
+def _steady(answer: Answer) -> set[tuple[str, str]]:
+    """What two answers to the same question have in common; of what changes from one to the next, that it is there."""
+    names = ("date", "ratelimit-remaining", "ratelimit-reset", "set-cookie", "content-length")
+    return {(name, "" if name in names else value) for name, value in answer.headers}
 
 
 def test_only_an_admin_has_reported_an_event_of_an_asset(ui: Server, up: Up) -> None:

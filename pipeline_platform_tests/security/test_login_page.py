@@ -141,6 +141,10 @@ def test_a_login_leads_back(path: str) -> None:
         (b"secret=a&secret=b", "application/x-www-form-urlencoded", 400),
         (b"&".join(b"f%d=1" % n for n in range(50)), "application/x-www-form-urlencoded", 400),
         (b"", "application/x-www-form-urlencoded", 401),
+        (b"secret=x", "Application/X-WWW-Form-Urlencoded; charset=utf-8;", 401),
+        (b"secret=x", 'application/x-www-form-urlencoded;charset="UTF-8"', 401),
+        (b"secret=x", "application/x-www-form-urlencoded; charset=utf-16", 415),
+        (b"secret=x", "application/x-www-form-urlencoded charset=utf-8", 415),
     ],
 )
 def test_a_body_that_is_no_login(visitor: Visitor, body: bytes, kind: str, status: int) -> None:

@@ -15,6 +15,7 @@ from pipeline_platform.cli.batches import GZIP_RATIO, Target, _post
 from pipeline_platform.cli.job import _print as print_job
 from pipeline_platform.cli.options import console as shared_console
 from pipeline_platform.cli.result_sets import print_csv
+from pipeline_platform.cli.result_values import Column
 from pipeline_platform.cli.terminal import SafeConsole
 from pipeline_platform.cli.up import _Log
 from pipeline_platform.core.spreadsheets import harmless
@@ -57,7 +58,7 @@ def test_csv_steers_no_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: bool
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
-    print_csv(["a"], iter([(STEERING,), (FORMULA,)]), spreadsheet=True)
+    print_csv([Column("a")], iter([(STEERING,), (FORMULA,)]), spreadsheet=True)
     said = capsys.readouterr().out
     assert ("\x1b" in said) is not terminal, "a file gets the data as it is"
     assert "'=HYPERLINK" in said

@@ -69,3 +69,19 @@ def rejected(rejections: Rejections) -> list[tuple[int, int, Problem]]:
         (int(at), int(line), rejections.problems[int(kind)])
         for at, line, kind in zip(rejections.entry, rejections.line, rejections.kind, strict=True)
     ]
+
+
+# Cursors of sensors as people leave them in the Dagster UI, and as no sensor writes them.
+EDITED_CURSORS = (
+    "not ours",
+    "5",
+    "null",
+    "[[1]]",
+    "[" * 100_000,
+    "2026-01-01T00:00:00",
+    "9999-01-01T00:00:00+00:00",
+    '{"tokens": NaN, "at": 0}',
+    '{"tokens": -1e308, "at": 1e308}',
+    '{"asked": "9999-01-01T00:00:00+00:00", "missed": ""}',
+    '{"rollup_sensor_readings_1h": {"tokens": "many"}}',
+)

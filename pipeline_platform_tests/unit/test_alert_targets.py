@@ -57,10 +57,10 @@ def test_one_private_address_among_public_ones_is_enough() -> None:
 
 def test_the_target_is_the_address_and_the_host_stays_the_name() -> None:
     target = find_target("https://Hooks.test/a/b?c=d#e", allow_private=False, resolve=lambda *_: ["2606:4700::1111"])
-    assert target.url == "https://[2606:4700::1111]:443/a/b?c=d"
+    assert target.url(*target.addresses) == "https://[2606:4700::1111]:443/a/b?c=d"
     assert (target.host, target.host_header) == ("hooks.test", "hooks.test")
     other = find_target("http://hooks.test:8080", allow_private=True, resolve=lambda *_: ["10.0.0.1"])
-    assert (other.url, other.host_header) == ("http://10.0.0.1:8080/", "hooks.test:8080")
+    assert (other.url(*other.addresses), other.host_header) == ("http://10.0.0.1:8080/", "hooks.test:8080")
 
 
 def test_a_name_without_addresses_is_not_found() -> None:

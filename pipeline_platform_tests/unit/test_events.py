@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from unittest.mock import patch
 
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline_platform.core.events import MALFORMED, NOT_UTF8, NUMBER, TEXT, TIME, bad_type, decode, unknown_field
+from pipeline_platform.core import events
+from pipeline_platform.core.events import LEAP, MALFORMED, NOT_UTF8, NUMBER, TEXT, TIME, bad_type, decode, unknown_field
 from pipeline_platform.core.rejections import Problem
 from pipeline_platform_tests.unit.examples import MINIMAL, NOW_MS, NOW_US, entry, event, rejected, rows, stream
 
@@ -142,6 +144,19 @@ def test_unknown_fields_can_be_ignored() -> None:
         (b'"2025-11-21T08:00:00.123456999Z"', NOW_US + 123_456),
         (b'"1969-12-31T23:59:59.999999001Z"', -1),
         (str(NOW_MS).encode(), NOW_US),
+        (b'"2025-11-21t08:00:00z"', NOW_US),
+        (b'"2025-11-21t09:00:00.25+01:00"', NOW_US + 250_000),
+        (b'"2025-11-21 08:00:00z"', NOW_US),
+        (b'"2025-11-21T08:00:00.1234569999999999999Z"', NOW_US + 123_456),
+        (b'"1969-12-31T23:59:59.9999999999Z"', -1),
+        (b'"3000-01-01T00:00:00.123456789Z"', 32_503_680_000_123_456),
+        (b"1763712000000.0", NOW_US),
+        (b"1.763712e12", NOW_US),
+        (b"1.763712e+12", NOW_US),
+        (b"1795780762035.0", 1_795_780_762_035_000),
+        (b"1.795780762035e+12", 1_795_780_762_035_000),
+        (b"17637120000000e-1", NOW_US),
+        (b"-0.0", 0),
         (b"-5", -5000),
         (b"253402300799999", 253_402_300_799_999_000),
         (b"null", None),
@@ -158,15 +173,20 @@ def test_a_time_is_text_with_an_offset_or_milliseconds(raw: bytes, micros: int |
         b'"2025-11-21"',
         b'"2025-02-30T08:00:00Z"',
         b'"2025-11-21T24:00:00Z"',
-        b'"2025-11-21T08:00:60Z"',
-        b'"2025-11-21T08:00:00.1234567890Z"',
+        b'"2025-11-21T08:00:61Z"',
+        b'"2025-11-21T08:00:00.Z"',
+        b'"2025-11-21T08:00:00,5Z"',
+        b'"2025-11-21T08:00:00.1234567"',
+        b'"21 Nov 2025 08:00:00z"',
         b'"10000-01-01T00:00:00Z"',
         b'"now"',
         b'""',
         b'"1763712000000"',
-        b"1763712000000.0",
-        b"1e12",
+        b"1763712000000.5",
+        b"1e-3",
+        b"1e300",
         b"253402300800000",
+        b"253402300800000.0",
         b"-9223372036854775808",
         b"9223372036854775808",
         b"true",
@@ -175,6 +195,18 @@ def test_a_time_is_text_with_an_offset_or_milliseconds(raw: bytes, micros: int |
 )
 def test_other_times_are_refused(raw: bytes) -> None:
     assert refused(b'{"source":"a","ts":' + raw + b"}") == bad_type("ts", TIME)
+
+
+@pytest.mark.parametrize("raw", ["2016-12-31T23:59:60Z", "2016-12-31t23:59:60.5z", "2017-01-01 00:59:60+01:00"])
+def test_a_leap_second_is_called_that(raw: str) -> None:
+    assert refused(orjson.dumps({"source": "a", "ts": raw})) == bad_type("ts", LEAP)
+
+
+def test_numbers_with_a_point_keep_to_the_columnar_way() -> None:
+    lines = [b'{"source":"a","ts":%s}' % raw for raw in (b"1763712000000", b"1763712000001.0", b"1.763712e+12")]
+    with patch.object(events._Decoder, "_decode_lines", side_effect=AssertionError):
+        decoded = decode([entry(*lines)], SPEC)
+    assert [row[2] for row in rows(decoded)] == [NOW_US, NOW_US + 1000, NOW_US]
 
 
 def test_far_and_fine_times_stand_side_by_side() -> None:

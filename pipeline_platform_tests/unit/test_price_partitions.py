@@ -26,7 +26,8 @@ from pipeline_platform.core.price_partitions import (
 from pipeline_platform.core.prices import Instrument, Interval
 from pipeline_platform.core.time_ranges import TimeRange, of_day
 from pipeline_platform.orchestration.partition_ranges import range_tags
-from pipeline_platform.orchestration.prices.assets import CANDLES, price_assets
+from pipeline_platform.orchestration.prices.assets import price_assets
+from pipeline_platform.orchestration.prices.keys import CANDLES
 from pipeline_platform.orchestration.prices.partitions import days
 from pipeline_platform.orchestration.prices.planned import days_of_sources, expected_candles
 from pipeline_platform.orchestration.prices.schedules import days_to_look_at

@@ -21,7 +21,7 @@ KRAKEN_PAIRS = {"XBTUSD": ("BTC", "XXBTZUSD"), "ETHUSD": ("ETH", "XETHZUSD"), "X
 def binance_klines(asked: Asked) -> Reply:
     """At most 1,000, oldest first."""
     query = asked.query
-    currency = _dollar_token(query.get("symbol", ""))
+    currency = _dollar_token(asked, query.get("symbol", ""))
     if currency is None:
         return Reply({"code": -1121, "msg": "Invalid symbol."}, 400, weight=2)
     try:
@@ -36,19 +36,19 @@ def binance_klines(asked: Asked) -> Reply:
     return Reply([_kline(each) for each in candles], weight=2)
 
 
-def binance_prices(asked: Asked) -> Reply:
-    """Of one symbol, or of `symbols`."""
+def binance_day(asked: Asked) -> Reply:
+    """The short form of the last 24 hours, of one symbol or of `symbols`: one that is not known refuses them all.
+
+    A pair that nobody trades any more stands still.
+    """
     query = asked.query
     symbols = json.loads(query["symbols"]) if "symbols" in query else [query.get("symbol", "")]
-    currencies = [_dollar_token(symbol) for symbol in symbols]
-    prices = [
-        {"symbol": symbol, "price": f"{asked.truth.price(currency, asked.now):.8f}"}
-        for symbol, currency in zip(symbols, currencies, strict=True)
-        if currency
-    ]
-    if len(prices) < len(symbols):
-        return Reply({"code": -1121, "msg": "Invalid symbol."}, 400, weight=4)
-    return Reply(prices if "symbols" in query else prices[0], weight=4 if "symbols" in query else 2)
+    currencies = [_dollar_token(asked, symbol) for symbol in symbols]
+    weight = 2 if len(symbols) <= 20 else 40 if len(symbols) <= 100 else 80
+    days = [_day(asked, symbol, currency) for symbol, currency in zip(symbols, currencies, strict=True) if currency]
+    if len(days) < len(symbols):
+        return Reply({"code": -1121, "msg": "Invalid symbol."}, 400, weight=weight)
+    return Reply(days if "symbols" in query else days[0], weight=weight)
 
 
 def coinbase_candles(asked: Asked) -> Reply:
@@ -80,8 +80,8 @@ def coinbase_ticker(asked: Asked) -> Reply:
     currency = _dollars(asked.path.split("/")[2])
     if currency is None:
         return Reply({"message": "NotFound"}, 404)
-    price = str(asked.truth.price(currency, asked.now))
-    time = asked.now.isoformat().replace("+00:00", "Z")
+    at = asked.traded(asked.path.split("/")[2])
+    price, time = str(asked.truth.price(currency, at)), at.isoformat().replace("+00:00", "Z")
     return Reply(
         {"trade_id": 1, "price": price, "size": "0.01", "bid": price, "ask": price, "volume": "1.0", "time": time}
     )
@@ -108,13 +108,19 @@ def kraken_ohlc(asked: Asked) -> Reply:
     return Reply({"error": [], "result": {name: rows, "last": rows[-1][0] - interval.seconds}})
 
 
-def kraken_ticker(asked: Asked) -> Reply:
-    """`c` is the last trade: price and volume."""
-    currency, name = _kraken_pair(asked.query.get("pair", ""))
+def kraken_trades(asked: Asked) -> Reply:
+    """The last `count`, oldest first, one a second."""
+    pair = asked.query.get("pair", "")
+    currency, name = _kraken_pair(pair)
     if currency is None:
         return Reply({"error": ["EQuery:Unknown asset pair"]})
-    price = str(asked.truth.price(currency, asked.now))
-    return Reply({"error": [], "result": {name: {"a": [price, "1", "1"], "b": [price, "1", "1"], "c": [price, "0.1"]}}})
+    count = int(asked.query.get("count", "1000"))
+    times = [asked.traded(pair) - timedelta(seconds=ago) for ago in reversed(range(count))]
+    rows = [
+        [str(price), "0.1", at.timestamp(), "b", "l", "", number]
+        for number, (at, price) in enumerate(zip(times, asked.truth.prices(currency, times), strict=True))
+    ]
+    return Reply({"error": [], "result": {name: rows, "last": str(_epoch(times[-1]) * 10**9)}})
 
 
 def _candles(
@@ -132,9 +138,26 @@ def _kline(candle: Candle) -> list[object]:
     return [opened, *prices, closed, "0.00000000", 9, "0.00000000", "0.00000000", "0"]
 
 
-def _dollar_token(symbol: str) -> str | None:
+def _day(asked: Asked, symbol: str, currency: str) -> dict[str, object]:
+    closed = asked.traded(symbol)
+    price = f"{asked.truth.price(currency, closed):.8f}"
+    names = ("openPrice", "highPrice", "lowPrice", "lastPrice")
+    return {
+        "symbol": symbol,
+        **dict.fromkeys(names, price),
+        "volume": "1.00000000",
+        "quoteVolume": "1.00000000",
+        "openTime": (closed - timedelta(days=1) - EPOCH) // timedelta(milliseconds=1),
+        "closeTime": (closed - EPOCH) // timedelta(milliseconds=1),
+        "firstId": 1,
+        "lastId": 9,
+        "count": 9,
+    }
+
+
+def _dollar_token(asked: Asked, symbol: str) -> str | None:
     currency = symbol.removesuffix("USDT")
-    return currency if currency in BASES and symbol != currency else None
+    return currency if currency in BASES and symbol not in (currency, *asked.unknown) else None
 
 
 def _dollars(product: str) -> str | None:

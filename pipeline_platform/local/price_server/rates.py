@@ -25,9 +25,11 @@ ECB_HEADER = (
 def simple_price(asked: Asked) -> Reply:
     """Coins that are not known are left out."""
     known = [coin for coin in asked.query.get("ids", "").split(",") if coin in COINS]
-    at = int(asked.now.timestamp())
     return Reply(
-        {coin: {"usd": float(asked.truth.price(COINS[coin], asked.now)), "last_updated_at": at} for coin in known}
+        {
+            coin: {"usd": float(asked.truth.price(COINS[coin], at)), "last_updated_at": int(at.timestamp())}
+            for coin, at in ((each, asked.traded(each)) for each in known)
+        }
     )
 
 
@@ -62,8 +64,8 @@ def rates_v2(asked: Asked) -> Reply:
     """A list of rates; the latest without `from`."""
     query = asked.query
     base, others = query.get("base", "EUR"), query.get("quotes", "USD").split(",")
-    if not {base, *others} <= {*CURRENCIES, "USD"}:
-        return Reply({"message": "invalid currency"}, 422)
+    if invalid := [each for each in (base, *others) if each not in (*CURRENCIES, "USD")]:
+        return Reply({"status": 422, "message": f"invalid currency: {','.join(invalid)}"}, 422)
     first, last = _days(query.get("from"), query.get("to"), asked.now)
     if (last - first).days > 5 * 366 and "providers" in query:
         return Reply({"message": "range too long"}, 422)
@@ -76,14 +78,20 @@ def rates_v2(asked: Asked) -> Reply:
 
 
 def rates_v1(asked: Asked) -> Reply:
-    """A range by date, which starts at the working day at or before its start; or the latest."""
+    """A range by date, which starts at the working day at or before its start; or the latest.
+
+    Currencies that are not known are left out. 404 when nothing is left, and for a range without a working day.
+    """
     base, others = asked.query.get("base", "EUR"), asked.query.get("symbols", "USD").split(",")
-    if not {base, *others} <= {*CURRENCIES, "USD"}:
+    others = [each for each in others if each in (*CURRENCIES, "USD")]
+    if base not in (*CURRENCIES, "USD") or not others:
         return Reply({"message": "not found"}, 404)
     span = asked.path.rsplit("/", 1)[1]
     latest = span == "latest"
     start, _, end = span.partition("..")
     first, last = _days(None, None, asked.now) if latest else _days(start, end, asked.now)
+    if not latest and not any(fixings(asked.truth, base, other, first, last, asked.now) for other in others):
+        return Reply({"message": "not found"}, 404)
     if not latest:
         first = next(day for day in _back(first) if Calendar.ECB.expects(_midnight(day)))
     rates: dict[str, dict[str, float]] = {}
@@ -99,18 +107,19 @@ def rates_v1(asked: Asked) -> Reply:
 
 def ecb_series(asked: Asked) -> Reply:
     """CSV; 404 when there is nothing."""
+    nothing = Reply({"title": "Not Found", "status": 404, "detail": "No results found.", "instance": asked.path}, 404)
     key = asked.path.rsplit("/", 1)[1]
     other = key.split(".")[1]
     if other not in {*CURRENCIES, "USD"} - {"EUR"}:
-        return Reply("No results found.", 404, {"Content-Type": "text/plain"})
-    latest = "lastNObservations" in asked.query
+        return nothing
+    last_ones = int(asked.query.get("lastNObservations", "0"))
     first, last = _days(asked.query.get("startPeriod"), asked.query.get("endPeriod"), asked.now)
     lines = [
         f'EXR.{key},D,{other},EUR,SP00,A,{day},{rate},A,F,,"{other}, spot"'
-        for day, rate in _some(asked, "EUR", other, first, last, latest=latest)
+        for day, rate in fixings(asked.truth, "EUR", other, first, last, asked.now)[-last_ones:]
     ]
     if not lines:
-        return Reply("No results found.", 404, {"Content-Type": "text/plain"})
+        return nothing
     return Reply("\r\n".join([ECB_HEADER, *lines, ""]), headers={"Content-Type": "text/csv"})
 
 

@@ -21,16 +21,16 @@ from pipeline_platform.local.price_server.truth import Truth
 
 ROUTES: list[tuple[str, str, Callable[[Asked], Reply]]] = [
     ("binance", r"/api/v3/klines", exchanges.binance_klines),
-    ("binance", r"/api/v3/ticker/price", exchanges.binance_prices),
+    ("binance", r"/api/v3/ticker/24hr", exchanges.binance_day),
     ("coinbase", r"/products/[^/]+/candles", exchanges.coinbase_candles),
     ("coinbase", r"/products/[^/]+/ticker", exchanges.coinbase_ticker),
     ("kraken", r"/0/public/OHLC", exchanges.kraken_ohlc),
-    ("kraken", r"/0/public/Ticker", exchanges.kraken_ticker),
+    ("kraken", r"/0/public/Trades", exchanges.kraken_trades),
     ("coingecko", r"/api/v3/simple/price", rates.simple_price),
     ("coingecko", r"/api/v3/coins/[^/]+/market_chart/range", rates.market_chart_range),
     ("rates", r"/v2/rates", rates.rates_v2),
     ("rates", r"/v1/(latest|[-0-9]+\.\.[-0-9]*)", rates.rates_v1),
-    ("rates", r"/service/data/EXR/D\.[A-Z]{3}\.EUR\.SP00\.A", rates.ecb_series),
+    ("rates", r"/service/data/EXR/D\.[^/.]+\.EUR\.SP00\.A", rates.ecb_series),
 ]
 
 
@@ -52,6 +52,8 @@ class PriceServer:
         self.meters = Meters(limits)
         self.requests: Counter[str] = Counter()
         self.asked: list[tuple[str, dict[str, str], dict[str, str]]] | None = None  # set to [] to keep them all
+        self.last_trades: dict[str, datetime] = {}  # of pairs that nobody trades any more
+        self.unknown: set[str] = set()  # symbols that Binance has taken away
         self._lock = threading.Lock()
         self._server = _Server((host, port), _handler(self))
         self.url = f"http://{host}:{self._server.server_port}"
@@ -91,7 +93,7 @@ class PriceServer:
         for venue, pattern, handle in ROUTES:
             if re.fullmatch(pattern, path):
                 try:
-                    reply = handle(Asked(path, query, self.truth, now))
+                    reply = handle(Asked(path, query, self.truth, now, self.last_trades, self.unknown))
                 except (KeyError, ValueError, TypeError, OverflowError) as error:
                     reply = Reply({"message": f"{type(error).__name__}: {error}"}, 400)
                 refusal = self.meters.spend(venue, reply.weight, now.timestamp())

@@ -41,7 +41,7 @@ class Captured:
     batches: int
     runs: int
     seen: int
-    cursor: str
+    until: datetime
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class _Tags:
     mode: NextStep
 
 
-def capture(instance: dg.DagsterInstance, engine: sa.Engine, cursor: str | None, now: datetime) -> Captured:
-    """One look. Whatever is seen twice is written once."""
-    after = datetime.fromisoformat(cursor) if cursor else now - FIRST_LOOK
+def capture(instance: dg.DagsterInstance, engine: sa.Engine, after: datetime | None, now: datetime) -> Captured:
+    """One look, at what has ended since `after`. Whatever is seen twice is written once."""
+    after = after or now - FIRST_LOOK
     batches = runs = seen = 0
     for _ in range(PAGES):
         page = _page(instance, after)
@@ -65,7 +65,7 @@ def capture(instance: dg.DagsterInstance, engine: sa.Engine, cursor: str | None,
             break
         # Others may have ended in the same instant as the last of the page.
         after = max(record.update_timestamp for record in page) - timedelta(microseconds=1)
-    return Captured(batches, runs, seen, after.isoformat())
+    return Captured(batches, runs, seen, after)
 
 
 def _page(instance: dg.DagsterInstance, after: datetime) -> Sequence[dg.RunRecord]:

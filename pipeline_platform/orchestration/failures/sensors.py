@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from pipeline_platform.errors import TransientError
+from pipeline_platform.orchestration.cursors import kept, moment
 from pipeline_platform.orchestration.failures.capture import capture
 from pipeline_platform.orchestration.resources import Warehouse
 
@@ -24,10 +25,10 @@ def failed_runs_sensor() -> dg.SensorDefinition:
     )
     def failed_runs(context: dg.SensorEvaluationContext, warehouse: Warehouse) -> dg.SkipReason:
         try:
-            found = capture(context.instance, warehouse.engine, context.cursor, datetime.now(UTC))
+            found = capture(context.instance, warehouse.engine, kept(context, moment, None), datetime.now(UTC))
         except TransientError as error:
             return dg.SkipReason(f"{error} The next tick looks again, from the same place.")
-        context.update_cursor(found.cursor)
+        context.update_cursor(found.until.isoformat())
         return dg.SkipReason(
             f"Looked at {found.seen} failed runs; new to the ledger: {found.batches} of batches, {found.runs} others."
         )

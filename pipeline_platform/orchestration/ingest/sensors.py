@@ -7,13 +7,14 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from pipeline_platform.core.batches import spend
+from pipeline_platform.core.batches import Pace, spend
 from pipeline_platform.core.entries import Receipt
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.errors import PlatformError, TransientError
+from pipeline_platform.orchestration.cursors import fields, kept
 from pipeline_platform.orchestration.ingest.assets import events_key, job_name
 from pipeline_platform.orchestration.ingest.planner import Request, RunState, tick
-from pipeline_platform.orchestration.ingest.waiting import cursor_of, pace_of, wait_for_work
+from pipeline_platform.orchestration.ingest.waiting import cursor_of, wait_for_work
 from pipeline_platform.orchestration.resources import CALM, IngestQueue, PlanLimits, Warehouse
 from pipeline_platform.orchestration.runtime.launcher import WarmCeleryRunLauncher
 from pipeline_platform.warehouse.ledger_rows import LedgerRow
@@ -38,7 +39,7 @@ def ingest_sensor(spec: StreamSpec, limits: PlanLimits) -> dg.SensorDefinition:
         context: dg.SensorEvaluationContext, warehouse: Warehouse, ingest_queue: IngestQueue
     ) -> dg.SensorResult | dg.SkipReason:
         queue, ledger = ingest_queue.queue, warehouse.ledger
-        pace = pace_of(context.cursor, limits.pace.burst)
+        pace = kept(context, lambda text: Pace.read(fields(text)), Pace(limits.pace.burst, 0.0))
         try:
             lingered = wait_for_work(spec.name, queue, ledger, limits, pace)
             decided = tick(

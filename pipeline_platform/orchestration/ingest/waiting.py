@@ -56,14 +56,6 @@ def _full(stream: str, queue: Queue, last_planned: EntryId, limits: PlanLimits) 
     )
 
 
-def pace_of(cursor: str | None, burst: float) -> Pace:
-    """The pace that the last tick left in the sensor's cursor; a full bucket where there is none."""
-    try:
-        return Pace.read(json.loads(cursor or ""))
-    except (ValueError, KeyError, TypeError):
-        return Pace(burst, 0.0)
-
-
 def cursor_of(pace: Pace, lingered: float, note: str) -> str:
     """The cursor: for the next tick the pace, for people the rest. The ledger is what planning goes by."""
     return json.dumps({**pace.noted(), "lingered": round(lingered, 3), "note": note})

@@ -10,8 +10,9 @@ import dagster as dg
 
 from pipeline_platform.core.price_partitions import instrument_key
 from pipeline_platform.core.time_ranges import TimeRange
-from pipeline_platform.orchestration.prices.assets import CANDLES, DAILY, ORDERS_USD, QUOTES
-from pipeline_platform.orchestration.prices.planned import missed
+from pipeline_platform.orchestration.prices.keys import CANDLES, DAILY, ORDERS_USD, QUOTES
+from pipeline_platform.orchestration.prices.parked import parked_symbols
+from pipeline_platform.orchestration.prices.planned import missed, quotes_wanted
 from pipeline_platform.orchestration.prices.resources import PriceSources
 from pipeline_platform.orchestration.resources import CALM, Warehouse
 from pipeline_platform.sources.plan import PricePlan
@@ -21,16 +22,22 @@ JOB = "check_prices"
 LOOK_BACK = timedelta(days=7)
 APART = 0.02  # of the consolidated price
 QUOTE_AGE = timedelta(minutes=15)
+PRICE_AGE = timedelta(days=1)  # of what trades always: nobody may have traded for hours
 DELAY = timedelta(hours=2)  # a schedule's interval and a retry or two
 
 
 def price_checks() -> list[dg.AssetChecksDefinition]:
     """The checks, over the last seven days."""
 
-    @dg.asset_check(asset=CANDLES, name="no_gaps", description=f"No closed candle of the last {LOOK_BACK} is missing.")
+    @dg.asset_check(
+        asset=CANDLES,
+        name="no_gaps",
+        description=f"For all closed candles of the last {LOOK_BACK} a source has answered: it gave them, or has none.",
+    )
     def no_gaps(warehouse: Warehouse, price_sources: PriceSources) -> dg.AssetCheckResult:
-        now = datetime.now(UTC)
-        gaps = missed(warehouse.engine, price_sources.plan, TimeRange(now - LOOK_BACK, now - DELAY), now)
+        now, parked = datetime.now(UTC), parked_symbols(warehouse.engine, "candles")
+        within = TimeRange(now - LOOK_BACK, now - DELAY)
+        gaps = missed(warehouse.engine, price_sources.plan, within, now, parked=parked)
         lines = [f"{instrument_key(each.wanted.instrument)}: {each.candles} missing" for each in gaps if each.ranges]
         return dg.AssetCheckResult(
             passed=not lines,
@@ -39,6 +46,27 @@ def price_checks() -> list[dg.AssetChecksDefinition]:
                 "instruments": len(gaps),
                 "missing": sum(each.candles for each in gaps),
                 "where": "; ".join(lines) or "nowhere",
+                "parked": "; ".join(parked.values()) or "none",
+            },
+        )
+
+    @dg.asset_check(
+        asset=QUOTES,
+        name="fresh",
+        description=f"Every instrument's quote was fetched in the last {QUOTE_AGE}, and its price is of the last "
+        f"{PRICE_AGE}; of exchange rates, of the last working day.",
+    )
+    def fresh(warehouse: Warehouse, price_sources: PriceSources) -> dg.AssetCheckResult:
+        now, parked = datetime.now(UTC), parked_symbols(warehouse.engine, "quotes")
+        oldest = quotes_wanted(price_sources.plan, now, PRICE_AGE, parked=parked)
+        finding = old_quotes(warehouse.engine, now, QUOTE_AGE, oldest)
+        return dg.AssetCheckResult(
+            passed=not finding.wrong,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={
+                "looked at": finding.looked_at,
+                "wrong": "; ".join(finding.wrong) or "none",
+                "parked": "; ".join(parked.values()) or "none",
             },
         )
 
@@ -58,6 +86,7 @@ def price_checks() -> list[dg.AssetChecksDefinition]:
 
     return [
         no_gaps,
+        fresh,
         check(
             CANDLES,
             "candles_are_possible",
@@ -69,13 +98,6 @@ def price_checks() -> list[dg.AssetChecksDefinition]:
             "sources_agree",
             f"The sources' closes of the last {LOOK_BACK} are within {APART:.0%} of each other.",
             lambda engine, now: disagreements(engine, (now - LOOK_BACK).date(), APART),
-            warn=True,
-        ),
-        check(
-            QUOTES,
-            "fresh",
-            f"No instrument's latest quote was fetched more than {QUOTE_AGE} ago.",
-            lambda engine, now: old_quotes(engine, now, QUOTE_AGE),
             warn=True,
         ),
         check(

@@ -13,13 +13,18 @@ from pipeline_platform.orchestration.resources import fixed
 from pipeline_platform.settings import Settings, require
 
 
-def price_definitions(settings: Settings) -> dg.Definitions:
-    """Assets, checks, jobs, schedules and sensors. Without an enabled source all are there, and switched off."""
-    sources = PriceSources(
+def price_sources(settings: Settings) -> PriceSources:
+    """The plan and its sources."""
+    return PriceSources(
         redis_url=require(settings.redis_url, "REDIS_URL"),
         path=str(settings.prices_file or ""),
         demo_url=settings.demo_prices_url or "",
     )
+
+
+def price_definitions(settings: Settings) -> dg.Definitions:
+    """Assets, checks, jobs, schedules and sensors. Without an enabled source all are there, and switched off."""
+    sources = price_sources(settings)
     plan, start, times = sources.plan, settings.prices_start, _times(settings)
     return dg.Definitions(
         assets=price_assets(plan, start),

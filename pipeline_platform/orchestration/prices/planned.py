@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import date, datetime, timedelta
 
 import sqlalchemy as sa
@@ -48,13 +48,41 @@ def days_of_sources(plan: PricePlan, first: date, last: date, now: datetime) -> 
                 day += timedelta(days=1)
 
 
-def missed(engine: sa.Engine, plan: PricePlan, within: TimeRange, now: datetime) -> list[Gaps]:
-    """What should be there of every instrument, closed, and is not. What is beyond a source's reach is no gap."""
+def missed(
+    engine: sa.Engine,
+    plan: PricePlan,
+    within: TimeRange,
+    now: datetime,
+    *,
+    due: bool = False,
+    parked: Collection[Instrument] = (),
+) -> list[Gaps]:
+    """What should be there of every instrument, closed, and nobody has answered for; not of those that are `parked`.
+
+    What is beyond a source's reach is no gap. With `due` also what a source had nothing for and may be asked again.
+    """
     gaps = []
     for name, options in plan.enabled.items():
         source, interval = idle_source(options), counting_interval(options)
         if part := within.within(source.reach(interval, now), within.end):
-            wanted = [Wanted(Instrument(name, symbol), interval, source.calendar) for symbol in options.symbols]
-            gaps += find_gaps(engine, wanted, part, min(part.end, last_closed(interval, now, source.grace)))
+            asked = [each for symbol in options.symbols if (each := Instrument(name, symbol)) not in parked]
+            wanted = [Wanted(each, interval, source.calendar) for each in asked]
+            until = min(part.end, last_closed(interval, now, source.grace))
+            gaps += find_gaps(engine, wanted, part, until, due=now if due else None)
         source.close()
     return gaps
+
+
+def quotes_wanted(
+    plan: PricePlan, now: datetime, age: timedelta, *, parked: Collection[Instrument] = ()
+) -> dict[Instrument, datetime]:
+    """The instruments whose quotes are fetched, without the parked, and how old a price of each may be at `now`.
+
+    A rate is one a working day; of what trades always a price may be as old as `age`: quiet hours are no fault.
+    """
+    oldest: dict[Instrument, datetime] = {}
+    for name, options in plan.enabled.items():
+        calendar, grace = KINDS[options.kind].calendar, KINDS[options.kind].grace
+        at = now - age if calendar is Calendar.ALWAYS else calendar.last_day(now - grace)
+        oldest |= {Instrument(name, symbol): at for symbol in options.symbols if options.quotes}
+    return {each: at for each, at in oldest.items() if each not in parked}

@@ -15,7 +15,7 @@ import dagster as dg
 
 from pipeline_platform.core.price_partitions import BETWEEN
 from pipeline_platform.orchestration.partition_ranges import range_tags
-from pipeline_platform.orchestration.prices.assets import CANDLES, DAILY, ORDERS_USD, QUOTES
+from pipeline_platform.orchestration.prices.keys import CANDLES, DAILY, ORDERS_USD, QUOTES
 from pipeline_platform.orchestration.prices.partitions import instrument_keys
 from pipeline_platform.orchestration.resources import CALM
 from pipeline_platform.orchestration.under_way import run_under_way

@@ -14,10 +14,13 @@ from datetime import UTC, date, datetime, timedelta
 import dagster as dg
 
 from pipeline_platform.core.price_partitions import cell_of, day_ranges, instrument_key
+from pipeline_platform.core.prices import EPOCH
 from pipeline_platform.core.time_ranges import TimeRange, of_day, of_days
 from pipeline_platform.errors import TransientError
-from pipeline_platform.orchestration.prices.assets import CANDLES
+from pipeline_platform.orchestration.cursors import fields, kept, moment
 from pipeline_platform.orchestration.prices.checks import DELAY
+from pipeline_platform.orchestration.prices.keys import CANDLES
+from pipeline_platform.orchestration.prices.parked import parked_symbols
 from pipeline_platform.orchestration.prices.partitions import instrument_keys
 from pipeline_platform.orchestration.prices.planned import missed
 from pipeline_platform.orchestration.prices.resources import PriceSources
@@ -34,8 +37,7 @@ from pipeline_platform.orchestration.resources import Warehouse
 from pipeline_platform.sources.plan import PricePlan
 from pipeline_platform.warehouse.etl_ledger import EtlLedger
 
-# When gaps that asking did not close are asked for again: a source that answered has nothing there, one that did not
-# may be back soon.
+# When gaps that asking did not close are asked for again: nobody has answered for them, and may soon.
 LATER, SOON = timedelta(hours=6), timedelta(minutes=10)
 NEAR_DAYS = 7  # days to compute that are nearer to each other are one run
 
@@ -62,14 +64,16 @@ def price_sensors(plan: PricePlan, start: date, times: PriceTimes) -> list[dg.Se
             if skip := busy(context.instance, CANDLES_JOB):
                 return skip
             since = max(now - timedelta(days=times.catch_up_days), of_days(start, start).start)
-            gaps = missed(warehouse.engine, price_sources.plan, TimeRange(since, now - DELAY), now)
+            parked = parked_symbols(warehouse.engine, "candles")
+            within = TimeRange(since, now - DELAY)
+            gaps = missed(warehouse.engine, price_sources.plan, within, now, due=True, parked=parked)
         except TransientError as error:
             return dg.SkipReason(f"{error} The next tick tries again.")
         ranges = [span for each in gaps for span in each.ranges]
         if not ranges:
             return dg.SkipReason(f"Nothing is missing since {since:%Y-%m-%d}.")
         patience = SOON if failed_last(context.instance) else LATER
-        if asked := asked_before(context.cursor, ranges, now, patience):
+        if asked := kept(context, lambda text: asked_before(text, ranges, now, patience), ""):
             return dg.SkipReason(f"What is missing was asked for at {asked}; it is asked for again after {patience}.")
         requests = [candles_request(instruments, first, last) for first, last in day_ranges(ranges, NEAR_DAYS)]
         return dg.SensorResult(run_requests=requests, cursor=note(ranges, now))
@@ -85,7 +89,7 @@ def price_sensors(plan: PricePlan, start: date, times: PriceTimes) -> list[dg.Se
         try:
             if skip := busy(context.instance, DAYS_JOB):
                 return skip
-            since = datetime.fromisoformat(context.cursor) if context.cursor else datetime(1970, 1, 1, tzinfo=UTC)
+            since = kept(context, moment, EPOCH)
             loaded = EtlLedger(warehouse.engine).ended("/".join(CANDLES.path), since)
         except TransientError as error:
             return dg.SkipReason(f"{error} The next tick tries again.")
@@ -109,7 +113,7 @@ def price_sensors(plan: PricePlan, start: date, times: PriceTimes) -> list[dg.Se
         context: dg.SensorEvaluationContext, price_sources: PriceSources
     ) -> dg.SensorResult | dg.SkipReason:
         quoted = _quoted(price_sources.plan)
-        known = set(json.loads(context.cursor or "[]"))
+        known: set[str] = kept(context, lambda text: set(json.loads(text)), set())
         if quoted <= known:
             return dg.SkipReason("Every instrument has been quoted, or asked for, since it is in the file.")
         if skip := busy(context.instance, QUOTES_JOB):
@@ -135,13 +139,11 @@ def failed_last(instance: dg.DagsterInstance) -> bool:
     return bool(runs) and runs[0].status is not dg.DagsterRunStatus.SUCCESS
 
 
-def asked_before(cursor: str | None, missed: Sequence[TimeRange], now: datetime, patience: timedelta) -> str:
+def asked_before(cursor: str, missed: Sequence[TimeRange], now: datetime, patience: timedelta) -> str:
     """When exactly this was asked for, if that was not as long ago as `patience`."""
-    if not cursor:
-        return ""
-    known = json.loads(cursor)
-    same = known["missed"] == _digest(missed)
-    return known["asked"] if same and now - datetime.fromisoformat(known["asked"]) < patience else ""
+    known = fields(cursor)
+    asked = moment(known["asked"])
+    return asked.isoformat() if known["missed"] == _digest(missed) and now - asked < patience else ""
 
 
 def _digest(missed: Sequence[TimeRange]) -> str:

@@ -28,7 +28,11 @@ class Troubles:
         try:
             yield
         except OF_SOURCES as error:
-            self._known.append((name, error))
+            self.note(name, error)
+
+    def note(self, name: str, error: PlatformError) -> None:
+        """One more."""
+        self._known.append((name, error))
 
     def tell(self) -> None:
         """Raises what was kept: the first that may pass, so that the run is tried again, else the first of all."""
@@ -36,6 +40,8 @@ class Troubles:
             return
         passing = [each for each in self._known if isinstance(each[1], SourceUnavailableError)]
         name, error = (passing or self._known)[0]
-        others = [each for each, _ in self._known if each != name]
+        others = list(
+            dict.fromkeys(getattr(each, "symbol", None) or of for of, each in self._known if each is not error)
+        )
         more = f" Also in trouble: {', '.join(others)}." if others else ""
         raise type(error)(f"{name}: {error}{more}") from error

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from pipeline_platform.errors import TransientError
+from pipeline_platform.orchestration.failures.obsolete import why_gone
 from pipeline_platform.orchestration.ingest.planner import Request, RunState, retry
 from pipeline_platform.orchestration.ingest.sensors import run_state
 from pipeline_platform.orchestration.partition_ranges import tags_of_text
@@ -18,6 +19,7 @@ from pipeline_platform.orchestration.resources import CALM, PlanLimits, Warehous
 from pipeline_platform.warehouse.failed_runs import OF_JOB
 from pipeline_platform.warehouse.ledger import Ledger
 from pipeline_platform.warehouse.ledger_rows import LedgerRow
+from pipeline_platform.warehouse.obsolete import FailedPartition, close_partitions
 from pipeline_platform.warehouse.replay_batches import split_replay
 from pipeline_platform.warehouse.replays import asked_retries, replay_job, retried
 
@@ -53,7 +55,7 @@ def replay_sensor(
             )
         except TransientError as error:
             return dg.SkipReason(f"{error} The next tick tries again.")
-        again = list(retries(warehouse.engine, context.instance, names, job_of_asset))
+        again = list(retries(warehouse.engine, context.instance, names, job_of_asset, context.repository_def))
         if not requests and not again:
             return dg.SkipReason("No batch of a replay is due.")
         return dg.SensorResult(run_requests=[*map(_run_request, requests), *again])
@@ -62,14 +64,24 @@ def replay_sensor(
 
 
 def retries(
-    engine: sa.Engine, instance: dg.DagsterInstance, jobs: Collection[str], job_of_asset: Mapping[str, str]
+    engine: sa.Engine,
+    instance: dg.DagsterInstance,
+    jobs: Collection[str],
+    job_of_asset: Mapping[str, str],
+    repository: dg.RepositoryDefinition | None,
 ) -> Iterator[dg.RunRequest]:
     """A run for each ETL row that is to be tried again: of its partition, or of the job that failed.
 
-    It is asked for until it is there; Dagster makes one run of a key. Never raises TransientError.
+    It is asked for until it is there; Dagster makes one run of a key. What no longer exists is closed instead. Never
+    raises TransientError.
     """
     with suppress(TransientError):
         for asked in asked_retries(engine):
+            failed = FailedPartition(asked.asset_key, asked.partition_key)
+            if repository is not None and (words := why_gone(repository, failed)):
+                close_partitions(engine, asked.asset_key, [asked.partition_key], words)
+                retried(engine, asked, begun=False)
+                continue
             of_job = asked.asset_key.startswith(OF_JOB)
             job = asked.asset_key.removeprefix(OF_JOB) if of_job else job_of_asset.get(asked.asset_key)
             there = instance.get_runs_count(dg.RunsFilter(tags={RETRY_TAG: str(asked.id)}))

@@ -18,6 +18,7 @@ from pipeline_platform.core.batches import Pace, PaceLimits, linger, spend
 from pipeline_platform.core.rollups import Grain, Span, spans
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.errors import TransientError
+from pipeline_platform.orchestration.cursors import fields, kept
 from pipeline_platform.orchestration.partition_ranges import range_tags
 from pipeline_platform.orchestration.resources import Warehouse
 from pipeline_platform.orchestration.rollups.assets import job_name, partitions_of
@@ -45,7 +46,8 @@ def rollup_sensor(specs: Sequence[StreamSpec], jobs: Sequence[Any], interval: in
     def rollup(context: dg.SensorEvaluationContext, warehouse: Warehouse) -> dg.SensorResult | dg.SkipReason:
         now = datetime.now(UTC)
         requests: list[dg.RunRequest] = []
-        paces, waiting = paces_of(context.cursor), 0
+        paces: dict[str, Pace] = kept(context, paces_of, {})
+        waiting = 0
         try:
             for grain in Grain:
                 marks = marked(warehouse.engine, grain, grain.complete(now - SETTLE))
@@ -56,11 +58,11 @@ def rollup_sensor(specs: Sequence[StreamSpec], jobs: Sequence[Any], interval: in
                     known = partitions_of(by_name[stream], grain, now)
                     marks_known = [mark for mark in ours if mark.window_start >= known.start]
                     job, starts = job_name(stream, grain), [mark.window_start for mark in marks_known]
-                    kept = paces.get(job, Pace(BURST, now.timestamp()))
-                    if all(mark.late for mark in marks_known) and linger(kept, now.timestamp(), pace):
+                    noted = paces.get(job, Pace(BURST, now.timestamp()))
+                    if all(mark.late for mark in marks_known) and linger(noted, now.timestamp(), pace):
                         waiting += len(starts)
                         continue
-                    paces[job] = spend(kept, now.timestamp(), 1, pace)
+                    paces[job] = spend(noted, now.timestamp(), 1, pace)
                     requests += [
                         _request(by_name[stream], grain, span, known, now)
                         for span in spans(starts, grain, longest=LONGEST)[:RUNS]
@@ -76,12 +78,9 @@ def rollup_sensor(specs: Sequence[StreamSpec], jobs: Sequence[Any], interval: in
     return rollup
 
 
-def paces_of(cursor: str | None) -> dict[str, Pace]:
-    """By job, the pace that an earlier tick left in the cursor; nothing where there is none."""
-    try:
-        return {job: Pace.read(noted) for job, noted in json.loads(cursor or "{}").items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return {}
+def paces_of(cursor: str) -> dict[str, Pace]:
+    """By job, the pace that an earlier tick left in the cursor."""
+    return {job: Pace.read(noted) for job, noted in fields(cursor).items()}
 
 
 def cursor_of(paces: Mapping[str, Pace]) -> str:

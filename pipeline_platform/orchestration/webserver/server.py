@@ -23,6 +23,7 @@ from pipeline_platform.access.gate import Gate
 from pipeline_platform.access.identity import Identity
 from pipeline_platform.access.pages import OPEN_PATHS, LoginPages
 from pipeline_platform.access.roles import Role
+from pipeline_platform.core.media_types import content_codings, prefers, utf8_type
 from pipeline_platform.orchestration.runtime.who import LAUNCHED_BY
 from pipeline_platform.orchestration.webserver.graphql_bounds import BoundError, examine
 from pipeline_platform.orchestration.webserver.mutations import outcome_of, said_of
@@ -93,12 +94,14 @@ class SecuredWebserver(DagsterWebserver[RoleProcess, RoleContext]):
         Dagster itself takes queries in URLs and bodies of other types, which other sites can send without asking.
         """
         if request.method in ("GET", "HEAD"):
-            if "query" in request.query_params or "text/html" not in request.headers.get("accept", ""):
+            accept = ", ".join(request.headers.getlist("accept"))
+            if "query" in request.query_params or not prefers(accept, "text/html", "application/json"):
                 return PlainTextResponse("Send GraphQL by POST.", 405, {"Allow": "POST"})
-            page: Response = await super().graphql_http_endpoint(request)
+            plainly = {**request.scope, "method": "GET", "headers": [(b"accept", b"text/html")]}
+            page: Response = await super().graphql_http_endpoint(Request(plainly, request.receive))
             return page
-        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            return PlainTextResponse("Send application/json.", 415)
+        if not _is_json(request):
+            return PlainTextResponse("Send application/json, in UTF-8 and not compressed.", 415)
         try:
             asked = orjson.loads(await request.body())
             query, variables, name = _parts(asked)
@@ -153,13 +156,13 @@ class SecuredWebserver(DagsterWebserver[RoleProcess, RoleContext]):
         return await super().execute_graphql_subscription(websocket, operation_id, query, variables, operation_name)
 
     async def report_asset_materialization_endpoint(self, request: Request) -> JSONResponse:
-        return await self._reported(request, await super().report_asset_materialization_endpoint(request))
+        return await self._reported(request, await super().report_asset_materialization_endpoint(_plain(request)))
 
     async def report_asset_check_endpoint(self, request: Request) -> JSONResponse:
-        return await self._reported(request, await super().report_asset_check_endpoint(request))
+        return await self._reported(request, await super().report_asset_check_endpoint(_plain(request)))
 
     async def report_asset_observation_endpoint(self, request: Request) -> JSONResponse:
-        return await self._reported(request, await super().report_asset_observation_endpoint(request))
+        return await self._reported(request, await super().report_asset_observation_endpoint(_plain(request)))
 
     async def _reported(self, request: Request, answer: JSONResponse) -> JSONResponse:
         with self.request_context(request) as context:
@@ -185,6 +188,21 @@ def operators_only(conn: HTTPConnection) -> tuple[int, str] | None:
     if conn.scope["path"].startswith(OPERATORS_PATHS) and not identity.role.may(Role.OPERATOR):
         return 403, "Debug files, logs and notebooks are for operators and admins."
     return None
+
+
+def _is_json(request: Request) -> bool:
+    headers = request.headers
+    encoded = content_codings(headers.get("content-encoding", ""))
+    return utf8_type(headers.get("content-type", "")) == "application/json" and not encoded
+
+
+def _plain(request: Request) -> Request:
+    """JSON under the one name for it that Dagster's own endpoints know."""
+    if not _is_json(request):
+        return request
+    others = [header for header in request.scope["headers"] if header[0] != b"content-type"]
+    plainly = {**request.scope, "headers": [*others, (b"content-type", b"application/json")]}
+    return Request(plainly, request.receive)
 
 
 def _parts(asked: Any) -> tuple[str, dict[str, Any] | None, str | None]:

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import math
 import os
 import signal
 import subprocess
@@ -41,8 +42,11 @@ def test_every_format_means_the_same(stack: Stack, tmp_path: Path) -> None:
     (tmp_path / "d.json").write_text(json.dumps(events, indent=1))
     (tmp_path / "e.csv").write_text("\ufeff" + table.getvalue(), newline="")
     columns: dict[str, Any] = {name: [event[name] for event in events] for name in ("source", "metric", "value")}
-    columns["ts"] = pa.array([now + n for n in range(25)], pa.timestamp("ms"))
+    columns["ts"] = pa.array([now + n for n in range(25)], pa.timestamp("ms", "UTC"))
     pq.write_table(pa.table(columns), tmp_path / "f.parquet", row_group_size=10)
+    (tmp_path / "g.json").write_text(
+        "\n".join(json.dumps({**event, "ts": float(event["ts"])}, indent=2) for event in events)
+    )
     files = sorted(tmp_path.iterdir())
     for file in files:
         done = run("ingest", "telemetry", file, "--state-dir", stack.folder, "--batch-size", 10, "--json")
@@ -54,6 +58,34 @@ def test_every_format_means_the_same(stack: Stack, tmp_path: Path) -> None:
     done = run("sql", "select count(distinct (source, metric, value, ts)) as n from telemetry", "--json",
                "--state-dir", stack.folder)  # fmt: skip
     assert done.document == [{"n": 25}]
+
+
+def parquet(**columns: Any) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(pa.table({"source": ["a"], "metric": ["m"], **columns}), file)
+    return file.getvalue()
+
+
+def test_what_is_not_exact_is_refused_by_its_place(stack: Stack, tmp_path: Path) -> None:
+    refusals = [
+        ("a.json", b'[{"source":"a","metric":"m","value":1,"value":2}]', "event 1: the field 'value' is given twice"),
+        (
+            "b.json",
+            b'[{"source":"a","metric":"m","value":1%s}]' % (b"0" * 29),
+            "event 1: value: an integer is beyond 64 bits",
+        ),
+        ("c.json", b'[\n{"source":"a","metric":"m",\n"value":1e400}]', "event 1: value: a number is too large"),
+        ("d.csv", b"source,metric,value\na,m,1%s\n" % (b"0" * 29), "line 2: value: an integer is beyond 64 bits"),
+        ("e.parquet", parquet(value=[math.inf]), "row 1: value: is infinite"),
+        ("f.parquet", parquet(value=[1.0], ts=pa.array([0], pa.timestamp("ms"))), "row 1: ts: has no time zone"),
+        ("g.parquet", parquet(value=[1.0], ts=pa.array([2**62], pa.timestamp("ms", "UTC"))), "row 1: ts: is outside"),
+    ]
+    for name, content, words in refusals:
+        (tmp_path / name).write_bytes(content)
+        done = run("ingest", "telemetry", tmp_path / name, "--state-dir", stack.folder)
+        assert done.code == 1
+        assert f"{name}, {words}" in done.error
+    assert stack.values() == []
 
 
 def test_a_csv_of_what_is_odd(stack: Stack, tmp_path: Path) -> None:
@@ -158,7 +190,8 @@ def test_ctrl_c_says_how_to_go_on(stack: Stack, network: Network, tmp_path: Path
         child.send_signal(signal.SIGINT)
         _, complaint = child.communicate(timeout=20)
     assert child.returncode == 130
-    assert "Interrupted. 20 events were acknowledged; the same command goes on from there." in complaint
+    assert "Interrupted. 20 events were acknowledged, 20 rows may have arrived, the rest was not sent; " in complaint
+    assert "the same command goes on from there." in complaint
     assert "Traceback" not in complaint
     network.action = lambda _: "pass"
     assert run(*arguments).code == 0
@@ -254,8 +287,8 @@ def test_wait_tells_the_outcome(stack: Stack, tmp_path: Path) -> None:
     [
         ("x.ndjson.gz", gzip.compress(b'{"source": 1}\n' * 5000)[:-20], "ends in the middle of its compression"),
         ("x.ndjson.zst", zstandard.compress(os.urandom(9000))[:-20], "ends in the middle of its compression"),
-        ("x.json", b'\n[{"source": 1},\nx]', "x.json, line 3: not JSON"),
-        ("x.csv", b"source,source\n1,2\n", "the header names a column twice"),
+        ("x.json", b'\n[{"source": 1},\nx]', "x.json, event 2: it is not JSON"),
+        ("x.csv", b"source,source\n1,2\n", "has the column 'source' twice"),
         ("x.parquet", b"no", "is not a Parquet file"),
         ("x.txt", b"", "--format"),
     ],

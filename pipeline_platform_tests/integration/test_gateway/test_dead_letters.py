@@ -102,6 +102,9 @@ def test_exports_are_few_at_a_time_and_give_their_places_back(client: Client, pi
     for _ in range(12):
         client.post([{**LONG, "value": n} for n in range(1500)])
     pipeline.run()
+    for _ in range(5):
+        asked = client.http.head(f"{client.base}/v1/dead-letters/export", timeout=30)
+        assert (asked.status_code, asked.headers["Content-Type"]) == (200, "application/x-ndjson")
     slow = [client.get("/v1/dead-letters/export", stream=True) for _ in range(2)]
     refused = client.get("/v1/dead-letters/export")
     assert (refused.status_code, refused.json()["type"].rsplit(":", 1)[1]) == (429, "rate-limited")

@@ -1,0 +1,258 @@
+"""`ingest` of what is at odds: one sentence, what was acknowledged, and nobody else's events held up."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import redis
+import zstandard
+
+from pipeline_platform.core.breaker import BreakerState
+from pipeline_platform.queue.keys import KeyStore
+from pipeline_platform.warehouse.breakers import Breakers
+from pipeline_platform_tests.integration.test_cli.conftest import Stack
+from pipeline_platform_tests.integration.test_cli.kit import Network, readings, run, write_ndjson
+
+NO_METRIC: dict[str, Any] = {"source": "a", "value": 1}
+
+
+def line(value: float) -> bytes:
+    return json.dumps({"source": "a", "metric": "m", "value": value}).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("x.csv", "source;metric;value\n" + "a;m;1,5\n" * 5000, "pass --delimiter ';'"),
+        ("x.csv", 'source,metric,value\na,m,"1,5"\n', "pass --decimal-comma"),
+        ("x.csv", "a,m,1\nb,m,2\n", "has no header"),
+        ("x.csv", "\ufeffquelle,wert\na,1\n", "has no column of the stream telemetry"),
+        ("x.ndjson", json.dumps(NO_METRIC) + "\n" + (json.dumps(NO_METRIC) + "\n") * 9, "10 of 10 rows"),
+        ("x.json", json.dumps([NO_METRIC] * 3000), "1,000 of 1,000 rows up to event 1000 break the contract"),
+    ],
+)
+def test_a_file_that_cannot_be_the_streams_is_not_sent(
+    stack: Stack, network: Network, tmp_path: Path, name: str, content: str, sentence: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    done = run("ingest", "telemetry", tmp_path / name, "--state-dir", stack.folder, "--url", network.url)
+    assert done.code == 1
+    assert sentence in done.error
+    assert done.error.endswith(" Nothing was sent.")
+    assert network.keys == []
+
+
+def test_an_upload_that_is_mostly_rejected_ends_before_the_breaker_opens(
+    stack: Stack, network: Network, tmp_path: Path
+) -> None:
+    # Given a file that is good at first, and bad for a long time then
+    file = write_ndjson(tmp_path / "x.ndjson", [*readings(600), *[NO_METRIC] * 900])
+    arguments = ("ingest", "telemetry", file, "--state-dir", stack.folder, "--url", network.url, "--batch-size", 100)
+    done = run(*arguments)
+    # I expect it to end, as often as it is tried, and the stream to go on for everybody
+    assert done.code == 1
+    assert "200 of 800 rows up to line 800 break the contract of telemetry" in done.error
+    assert "metric the field is missing (missing_field), first in line 601" in done.error
+    assert "700 events were acknowledged, the rest was not sent; when that is mended, the same command" in done.error
+    assert len(network.keys) == 7
+    assert "100 of 100 rows" in run(*arguments).error
+    assert len(network.keys) == 7
+    assert stack.values() == [float(n) for n in range(600)]
+    assert Breakers(stack.pipeline.engine).get("telemetry").state is BreakerState.CLOSED
+    # And to be sent all the same when its owner says so
+    assert run(*arguments, "--max-rejected", 100).code == 0
+    assert stack.pipeline.ledger.totals("telemetry").events_read == 600 or len(network.keys) == 15
+
+
+def test_a_producers_key_knows_the_contract(stack: Stack, tmp_path: Path) -> None:
+    with redis.Redis.from_url(stack.where.redis_url) as client:
+        _, token = KeyStore(client).create("shop", ("ingest",), streams=("orders",))
+    (tmp_path / "x.csv").write_text("country;product;amount;quantity\nFR;mug;1,5;1\n")
+    arguments = ("ingest", "orders", tmp_path / "x.csv", "--state-dir", stack.folder, "--key", token)
+    assert "pass --delimiter ';'" in run(*arguments).error
+    assert run(*arguments, "--delimiter", ";", "--decimal-comma").code == 0
+    refused = run("ingest", "telemetry", tmp_path / "x.csv", "--state-dir", stack.folder, "--key", token).error
+    assert "There is no stream 'telemetry' at" in refused
+    assert refused.endswith("or the key is not good for it; there are orders. Nothing was sent.")
+
+
+def test_rows_that_cannot_be_read_are_left_out_and_the_rest_is_sent(stack: Stack, tmp_path: Path) -> None:
+    bad = ['a,"m,2', "a," + "m" * 200_000 + ",3", "a,m", 'a,"m"x,4']
+    lines = ["source,metric,value", *(f"a,m,{n}" for n in range(30)), *bad, "a,m,30", ",,"]
+    (tmp_path / "x.csv").write_text("\n".join(lines))
+    arguments = ("ingest", "telemetry", tmp_path / "x.csv", "--state-dir", stack.folder, "--batch-size", 10, "--json")
+    done = run(*arguments)
+    assert "not CSV: a field is longer than 131,072 characters, or a quote is opened and not closed." in done.error
+    assert "Nothing of lines 32 to 36 was sent; --skip-bad sends the others." in done.error
+    assert "30 events were acknowledged, the rest was not sent; when that is mended, the same command" in done.error
+    done = run(*arguments, "--skip-bad")
+    assert (done.document["events"], done.document["skipped"]) == (1, 4)
+    assert (tmp_path / "x.csv.rejected").read_text().splitlines() == bad
+    assert stack.values() == [float(n) for n in range(31)]
+
+
+@contextmanager
+def written(path: Path, content: bytes) -> Iterator[None]:
+    """Writes to a named pipe until it has been read."""
+    writer = threading.Thread(target=path.write_bytes, args=(content,))
+    writer.start()
+    yield
+    writer.join(20)
+    assert not writer.is_alive()
+
+
+def test_a_named_pipe_is_new_each_time(stack: Stack, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    arguments = ("ingest", "telemetry", tmp_path / "pipe", "--format", "ndjson", "--state-dir", stack.folder, "--json")
+    for content in (line(1) + line(2), line(1) + line(2), line(3), gzip.compress(line(4) + line(5) + line(6))):
+        with written(tmp_path / "pipe", content):
+            done = run(*arguments)
+        assert (done.error, done.document["resumed_after"], done.document["repeated"]) == ("", 0, 0)
+    assert stack.values() == [1.0, 1.0, 2.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    # A name says that it is the same.
+    for content in (line(7), line(7), line(8)):
+        with written(tmp_path / "pipe", content):
+            assert run(*arguments, "--run-id", "a").error == ""
+    assert stack.values()[-2:] == [7.0, 8.0]
+
+
+@pytest.mark.parametrize("folder", ["/dev/fd", "/proc/self/fd"])
+def test_a_process_substitution_is_new_each_time(stack: Stack, folder: str) -> None:
+    for value in (1, 2):
+        read, write = os.pipe()
+        try:
+            os.write(write, line(value))
+            os.close(write)
+            done = run("ingest", "telemetry", f"{folder}/{read}", "--format", "ndjson", "--state-dir", stack.folder)
+        finally:
+            os.close(read)
+        assert done.error == ""
+    assert stack.values() == [1.0, 2.0]
+    assert run("ingest", "telemetry", "/dev/null", "--format", "csv", "--state-dir", stack.folder).code == 0
+
+
+def test_what_a_pipe_leaves_out_is_kept_for_each_run(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for bad in (b"{one", b"{two"):
+        done = run("ingest", "telemetry", "-", "--skip-bad", "--state-dir", stack.folder, stdin=bad + b"\n" + line(1))
+        assert "1 rows were left out; they are in telemetry-" in done.out
+    assert sorted(path.read_bytes() for path in tmp_path.glob("telemetry-*.rejected")) == [b"{one\n", b"{two\n"]
+
+
+class TestWhateverEndsIt:
+    """The message says what was acknowledged, what was not, and how to go on."""
+
+    def test_the_gateway_goes_away(self, stack: Stack, network: Network, tmp_path: Path) -> None:
+        file = write_ndjson(tmp_path / "x.ndjson", readings(100))
+        network.action = lambda n: "pass" if n <= 3 else "cut-after"
+        arguments = ("ingest", "telemetry", file, "--state-dir", stack.folder, "--batch-size", 10, "--concurrency", 1)
+        done = run(*arguments, "--url", network.url, "--patience", 0)
+        assert done.error.endswith(
+            "cannot be reached; gave up after 0 s. 30 events were acknowledged, 10 rows may have arrived, the rest "
+            "was not sent; the same command goes on from there."
+        )
+        network.action = lambda _: "pass"
+        assert run(*arguments, "--url", network.url).code == 0
+        assert stack.values() == [float(n) for n in range(100)]
+
+    def test_the_gateway_is_not_there(self, stack: Stack, tmp_path: Path) -> None:
+        file = write_ndjson(tmp_path / "x.ndjson", readings(1))
+        done = run(
+            "ingest", "telemetry", file, "--state-dir", stack.folder, "--url", "http://127.0.0.1:9", "--patience", 0
+        )
+        assert done.error.endswith("gave up after 0 s. Nothing was sent.")
+
+    def test_a_pipe_breaks_off(self, stack: Stack, network: Network) -> None:
+        network.action = lambda n: "pass" if n <= 2 else "busy"
+        done = run("ingest", "telemetry", "-", "--state-dir", stack.folder, "--url", network.url, "--patience", 0,
+                   "--batch-size", 1, "--concurrency", 1, stdin=b"".join(map(line, range(5))))  # fmt: skip
+        assert "2 events were acknowledged, 1 rows may have arrived, the rest was not sent; " in done.error
+        assert "the same input with --run-id " in done.error
+
+    @pytest.mark.parametrize("packed", [gzip.compress, zstandard.compress])
+    def test_the_file_is_damaged(self, stack: Stack, tmp_path: Path, packed: Callable[[bytes], bytes]) -> None:
+        whole = b"".join(packed(b"".join(line(n) for n in range(first, first + 15_000))) for first in (0, 15_000))
+        file = tmp_path / "x.ndjson.gz"
+        file.write_bytes(whole[:-100])
+        arguments = ("ingest", "telemetry", file, "--state-dir", stack.folder, "--batch-size", 5000, "--json")
+        done = run(*arguments)
+        assert "ends in the middle of its compression" in done.error
+        before = stack.values()
+        assert 15_000 < len(before) < 30_000
+        assert f"{len(before):,} events were acknowledged, the rest was not sent; when that is mended, " in done.error
+        file.write_bytes(whole)
+        done = run(*arguments)
+        assert (done.document["events"], done.document["resumed_after"]) == (30_000 - len(before), len(before))
+        assert stack.values() == [float(n) for n in range(30_000)]
+
+    def test_the_disk_of_what_is_left_out_is_full(self, stack: Stack, tmp_path: Path) -> None:
+        file = tmp_path / "x.ndjson"
+        file.write_bytes(b"".join(line(n) for n in range(20)) + b"{bad\n" + line(20))
+        rejected = Path(f"{file}.rejected")
+        rejected.symlink_to("/dev/full")
+        arguments = ("ingest", "telemetry", file, "--state-dir", stack.folder, "--skip-bad", "--batch-size", 10)
+        done = run(*arguments, "--concurrency", 1)
+        assert "The rows left out cannot be written to" in done.error
+        assert done.error.endswith(
+            "(No space left on device). 20 events were acknowledged, 2 rows may have arrived, the rest was not sent; "
+            "when that is mended, the same command goes on from there."
+        )
+        rejected.unlink()
+        assert run(*arguments).code == 0
+        assert rejected.read_bytes() == b"{bad\n"
+        assert stack.values() == [float(n) for n in range(21)]
+
+    def test_the_disk_of_the_journal_is_full(self, stack: Stack, network: Network, tmp_path: Path) -> None:
+        file = write_ndjson(tmp_path / "x.ndjson", readings(50))
+
+        def fill(n: int) -> str:
+            if n == 3:
+                (journal,) = (stack.folder / "ingest").glob("*.json")
+                journal.with_suffix(f".{os.getpid()}.new").symlink_to("/dev/full")
+            return "pass"
+
+        network.action = fill
+        arguments = ("ingest", "telemetry", file, "--state-dir", stack.folder, "--url", network.url, "--batch-size", 10)
+        done = run(*arguments, "--concurrency", 1)
+        assert "(No space left on device); the batch was not sent. 30 events were acknowledged, " in done.error
+        for left in (stack.folder / "ingest").glob("*.new"):
+            left.unlink()
+        network.action = lambda _: "pass"
+        assert run(*arguments).code == 0
+        assert stack.values() == [float(n) for n in range(50)]
+
+    def test_the_gateway_goes_away_while_the_outcome_is_waited_for(
+        self, stack: Stack, network: Network, tmp_path: Path
+    ) -> None:
+        file = write_ndjson(tmp_path / "x.ndjson", readings(5))
+        done = run(
+            "ingest", "telemetry", file, "--state-dir", stack.folder, "--url", network.url, "--wait", "--patience", 0
+        )
+        assert "Everything was accepted, but telemetry." in done.error
+        assert "Ask later with `pipeline-platform job telemetry." in done.error
+
+    def test_a_reader_fails(self, stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Given a time that Python does not have, and a reader of Parquet that does not know
+        table = pa.table({"source": ["a"] * 3, "metric": ["m"] * 3, "value": [1.0, 2.0, 3.0]})
+        pq.write_table(table, tmp_path / "x.parquet")
+
+        def read(file: object, name: str) -> Iterator[Any]:
+            yield from map(datetime.fromtimestamp, [1e15])
+
+        monkeypatch.setattr("pipeline_platform.cli.parquet_rows.parquet_rows", read)
+        done = run("ingest", "telemetry", tmp_path / "x.parquet", "--state-dir", stack.folder)
+        assert "x.parquet cannot be read any further: ValueError: year " in done.error
+        assert done.error.endswith("out of range. Nothing was sent.")

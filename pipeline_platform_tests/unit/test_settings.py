@@ -1,0 +1,62 @@
+"""Settings from the environment, as compose files, .env files and people's shells leave it."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline_platform.errors import SettingError
+from pipeline_platform.settings import Settings
+
+ALIASED = {"database_url": "DATABASE_URL", "redis_url": "REDIS_URL"}
+VARIABLES = [ALIASED.get(field, f"PIPELINE_{field.upper()}") for field in Settings.model_fields]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in (*VARIABLES, "PIPELINE_DATABASE_URL", "PIPELINE_REDIS_URL"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.mark.parametrize("empty", ["", " ", "\t", "\r"], ids=repr)
+def test_every_variable_that_is_empty_is_not_set(monkeypatch: pytest.MonkeyPatch, empty: str) -> None:
+    defaults = Settings.load()
+    for variable in VARIABLES:
+        monkeypatch.setenv(variable, empty)
+    assert Settings.load() == defaults
+
+
+def test_another_name_of_an_empty_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "")
+    monkeypatch.setenv("PIPELINE_DATABASE_URL", "postgresql://here/it")
+    assert Settings.load().database_url == "postgresql://here/it"
+
+
+@pytest.mark.parametrize("around", ["{} ", " {}", "{}\r"], ids=repr)
+def test_blanks_around_a_value_are_not_of_it(monkeypatch: pytest.MonkeyPatch, around: str) -> None:
+    monkeypatch.setenv("REDIS_URL", around.format("redis://queue:6379/0"))
+    monkeypatch.setenv("PIPELINE_PORT", around.format("8001"))
+    settings = Settings.load()
+    assert (settings.redis_url, settings.port) == ("redis://queue:6379/0", 8001)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PIPELINE_PORT", "eighty"),
+        ("PIPELINE_CHAOS", "2"),
+        ("PIPELINE_DAEMON", "quick"),
+        ("PIPELINE_PRICES_START", "yesterday"),
+        ("PIPELINE_OIDC_ROLES", "admins"),
+        ("PIPELINE_EMBEDDED", "perhaps"),
+    ],
+)
+def test_an_error_names_the_variable_whole(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingError, match=rf"^{variable} is not usable: [^\n]*\.$"):
+        Settings.load()
+
+
+def test_an_error_names_the_option_that_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIPELINE_DAGSTER_PORT", "3000")
+    with pytest.raises(SettingError, match=r"^--dagster-port is not usable: "):
+        Settings.load(dagster_port=99_999)
