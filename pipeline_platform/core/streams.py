@@ -136,7 +136,7 @@ class StreamSpec(_Frozen):
     @model_validator(mode="after")
     def _days_are_few(self) -> Self:
         days, ahead = self.policies.retention_days, self.policies.future_tolerance.days
-        if days + ahead > MOST_DAYS:
+        if days_of_events(self) > MOST_DAYS:
             name = "retention_days" if days >= ahead else "future_tolerance"
             together = " together with future_tolerance" if ahead and days >= ahead else ""
             message = f"a stream holds at most {MOST_DAYS} days of events{together}: each is a partition"
@@ -167,6 +167,11 @@ def _text(name: object) -> str:
 def _at(kind: str, name: str, message: str) -> PydanticCustomError:
     """An error of one declared field; `_explain` reads its place."""
     return PydanticCustomError("field_name", "{message}", {"message": message, "path": (kind, name)})
+
+
+def days_of_events(spec: StreamSpec) -> int:
+    """How many days the stream's events may be of: as many partitions it has, give or take two."""
+    return spec.policies.retention_days + spec.policies.future_tolerance.days
 
 
 def load_specs(folder: Path | None = None) -> dict[str, StreamSpec]:
