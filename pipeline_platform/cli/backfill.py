@@ -60,9 +60,13 @@ def backfill(
 
     Example: pipeline-platform backfill prices/candles --from 2023-01-01 --only-gaps --dry-run
     """
-    begin, end = first.date(), (last or datetime.now(UTC)).date()
+    today = datetime.now(UTC).date()
+    begin, end = first.date(), last.date() if last else today
     if end < begin:
         raise SettingError(f"--to {end} is before --from {begin}.")
+    if begin > today:
+        raise SettingError(f"--from {begin} is after today, {today}: there is nothing to backfill yet.")
+    end = min(end, today)
     settings, where = connections(state_dir)
     api = DagsterApi(where.dagster_url, where.api_key)
     partitions = api.partitions(asset)
@@ -70,8 +74,10 @@ def backfill(
         raise SettingError(f"--recompute is for hours and days of streams, such as warehouse/orders_1h; not {asset}.")
     if asset == CANDLES:
         plan = load_plan(settings.prices_file, settings.demo_prices_url or where.demo_prices_url or None)
+        begin = max(begin, earliest := _first_day(partitions))
+        if end < begin:
+            raise SettingError(f"{end} is before the first day of {asset}, {earliest}; PIPELINE_PRICES_START says it.")
         engine = connect_warehouse(where.warehouse_readonly_url)
-        begin = max(begin, _first_day(partitions))
         try:
             work = plan_candles(
                 engine,
@@ -120,7 +126,7 @@ def _recomputing(asset: str) -> dict[str, Any]:
 
 
 def _first_day(partitions: Partitions) -> date:
-    return date.fromisoformat(min(partitions.dimensions["day"]))
+    return date.fromisoformat(min(partitions.dimensions["day"], default=f"{date.max}"))
 
 
 def _known(work: CandleWork, partitions: Partitions) -> list[str]:
