@@ -36,7 +36,7 @@ class Coinbase(Adapter):
     @staticmethod
     def says_unknown(said: Said) -> bool:
         """404 with {"message": "NotFound"}, or 400 with "Not allowed for delisted products"."""
-        missing = said.status == 404 and said.message.replace(" ", "").endswith("notfound")
+        missing = said.status == 404 and said.message.replace(" ", "") in ("notfound", "productnotfound")
         return missing or (said.status == 400 and "delisted" in said.message)
 
     def _latest(self, symbols: Sequence[str]) -> Latest:
