@@ -280,7 +280,7 @@ class TestWhateverEndsIt:
         table = pa.table({"source": ["a"] * 3, "metric": ["m"] * 3, "value": [1.0, 2.0, 3.0]})
         pq.write_table(table, tmp_path / "x.parquet")
 
-        def read(file: object, name: str) -> Iterator[Any]:
+        def read(*_: object) -> Iterator[Any]:
             yield from map(datetime.fromtimestamp, [1e15])
 
         monkeypatch.setattr("pipeline_platform.cli.parquet_rows.parquet_rows", read)
