@@ -13,7 +13,7 @@ _PARAMETER = re.compile(rf"[ \t]*;[ \t]*(?:({_TOKEN})=({_TOKEN}|{_QUOTED}))?")
 _END = re.compile(r"[ \t]*(?:,|\Z)")
 _NEXT = re.compile(rf'(?:{_QUOTED}|[^",])*,?')  # to where the next member of a list begins
 _QUALITY = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\Z")
-_UTF8 = frozenset({"utf-8", "utf8", "us-ascii"})
+UTF8 = frozenset({"utf-8", "utf8", "us-ascii"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class MediaType:
     @property
     def utf8(self) -> bool:
         """Whether no charset is named that is not UTF-8, or part of it."""
-        return all(charset.lower() in _UTF8 for charset in self.values("charset"))
+        return all(charset.lower() in UTF8 for charset in self.values("charset"))
 
     @property
     def json(self) -> bool:

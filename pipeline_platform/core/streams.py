@@ -6,6 +6,7 @@ From a spec alone come the ingest endpoint, validation, the tables, the Dagster 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -15,35 +16,16 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from pipeline_platform.core.names import derived_from, one_for_two, why_no_field, why_no_stream
 from pipeline_platform.core.yaml_tree import line_of, refuse_oddities
 from pipeline_platform.errors import SpecError
 
-NAME = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
-RESERVED = frozenset({"ts", "received_at", "batch_id", "series_id", "event_id", "window_start", "events", "stream"})
 SHIPPED = Path(__file__).resolve().parent.parent / "streams"
-# Names of tables and views that a stream's own name must not be, or end like.
-TAKEN = frozenset(
-    {
-        *("assets", "assets_failed", "assets_latest", "batch_receipts", "dead_letters", "replays", "breakers"),
-        *(
-            "alerts",
-            "alert_deliveries",
-            "audit",
-            "streams",
-            "users",
-            "alembic_version",
-            "ledger_totals",
-            "rollups",
-            "rollup_marks",
-        ),
-        *("price_quotes", "price_candles", "price_days", "orders_usd"),
-        *("prices_quotes", "prices_quotes_history", "prices_candles", "prices_daily"),
-    }
-)
-SUFFIXES = ("_series", "_events", "_minutes", "_hours", "_days", "_event_ids", "_1m", "_1h", "_1d")
-MEASURE_SUFFIXES = ("count", "sum", "min", "max", "avg", "var", "m2", "first", "first_ts", "last", "last_ts")
 _DURATION = re.compile(r"([0-9]{1,12})\s*(s|m|h|d)\Z")
 _LONGEST = timedelta(days=36_500)
+# Each day of events is a partition, and a statement over all of them locks each and its index: ten years are as many as
+# PostgreSQL has room for, several times over, where `max_locks_per_transaction` is what we start it with.
+MOST_DAYS = 3_660
 _SHORTEST_UNIQUE = timedelta(minutes=1)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -85,7 +67,7 @@ class Policies(_Frozen):
     unknown_fields: Literal["reject", "ignore"] = "reject"
     late_after: timedelta = timedelta(hours=1)
     future_tolerance: timedelta = timedelta(minutes=5)
-    retention_days: int = Field(90, ge=1, le=36_500)
+    retention_days: int = Field(90, ge=1)
     windows: Literal["1m"] = "1m"
     unique_for: timedelta = timedelta(days=7)
 
@@ -119,10 +101,8 @@ class StreamSpec(_Frozen):
     @field_validator("name")
     @classmethod
     def _name(cls, value: str) -> str:
-        if not NAME.match(value):
-            raise ValueError("a stream's name is lower case letters, digits and _, at most 40, starting with a letter")
-        if value in TAKEN or value.endswith(SUFFIXES):
-            raise ValueError(f"{value!r} is, or ends like, a name that the warehouse uses itself; choose another")
+        if why := why_no_stream(value):
+            raise ValueError(why)
         return value
 
     @field_validator("dimensions", "measures", mode="before")
@@ -130,33 +110,37 @@ class StreamSpec(_Frozen):
     def _shorthand(cls, value: object) -> object:
         """Lets `dimensions: [source, metric]` stand for fields without options, and `source:` for `source: {}`."""
         if isinstance(value, list):
-            names = [str(name) for name in value]
-            fields: dict[str, object] = {}
-            for name in names:
-                if name in fields:
-                    raise ValueError(f"{name!r} is given twice")
-                fields[name] = {}
-            return fields
+            if twice := [name for name, count in Counter(map(_text, value)).items() if count > 1]:
+                raise ValueError(f"{twice[0]!r} is given twice")
+            return {name: {} for name in value}
         if isinstance(value, dict):
-            return {name: options if options is not None else {} for name, options in value.items()}
+            return {_text(name): options if options is not None else {} for name, options in value.items()}
         return value
 
     @model_validator(mode="after")
     def _fields(self) -> Self:
         for kind, names in (("dimensions", self.dimensions), ("measures", self.measures)):
             for name in names:
-                if not NAME.match(name):
-                    raise _at(kind, name, "a field's name is lower case letters, digits and _, starting with a letter")
-                if name in RESERVED:
-                    raise _at(kind, name, "this name is the platform's own; choose another")
+                if why := why_no_field(name):
+                    raise _at(kind, name, why)
                 if kind == "measures" and name in self.dimensions:
                     raise _at(kind, name, "declared both as a dimension and as a measure")
         taken = set(self.dimensions)
         for measure in self.measures:
-            derived = {f"{measure}_{suffix}" for suffix in MEASURE_SUFFIXES}
+            derived = derived_from(measure)
             for name in sorted(derived & taken):
                 raise _at("measures", measure, f"{name} would name both a column of the aggregates and another field")
             taken |= derived
+        return self
+
+    @model_validator(mode="after")
+    def _days_are_few(self) -> Self:
+        days, ahead = self.policies.retention_days, self.policies.future_tolerance.days
+        if days_of_events(self) > MOST_DAYS:
+            name = "retention_days" if days >= ahead else "future_tolerance"
+            together = " together with future_tolerance" if ahead and days >= ahead else ""
+            message = f"a stream holds at most {MOST_DAYS} days of events{together}: each is a partition"
+            raise _at("policies", name, message)
         return self
 
     @model_validator(mode="after")
@@ -174,9 +158,20 @@ class StreamSpec(_Frozen):
         return frozenset((*self.dimensions, *self.measures, "ts", "event_id"))
 
 
+def _text(name: object) -> str:
+    if not isinstance(name, str):
+        raise ValueError(f"YAML reads a name as {name!r}; put it between quotes, or choose another")
+    return name
+
+
 def _at(kind: str, name: str, message: str) -> PydanticCustomError:
     """An error of one declared field; `_explain` reads its place."""
     return PydanticCustomError("field_name", "{message}", {"message": message, "path": (kind, name)})
+
+
+def days_of_events(spec: StreamSpec) -> int:
+    """How many days the stream's events may be of: as many partitions it has, give or take two."""
+    return spec.policies.retention_days + spec.policies.future_tolerance.days
 
 
 def load_specs(folder: Path | None = None) -> dict[str, StreamSpec]:
@@ -185,6 +180,7 @@ def load_specs(folder: Path | None = None) -> dict[str, StreamSpec]:
     Raises SpecError naming the file, the line and the field.
     """
     specs: dict[str, StreamSpec] = {}
+    files: dict[str, Path] = {}
     for place in [SHIPPED, *([folder] if folder else [])]:
         if not place.is_dir():
             raise SpecError(f"{place} is not a folder of stream files; set PIPELINE_STREAMS_DIR to one that exists.")
@@ -192,10 +188,23 @@ def load_specs(folder: Path | None = None) -> dict[str, StreamSpec]:
         for path in sorted([*place.glob("*.yaml"), *place.glob("*.yml")]):
             spec = load_spec(path)
             if spec.name in seen:
-                raise SpecError(f"{path}: the stream {spec.name!r} is already declared in {seen[spec.name]}.")
-            seen[spec.name] = path
+                raise SpecError(f"{_name_of(path)}: the stream {spec.name!r} is already declared in {seen[spec.name]}.")
+            seen[spec.name] = files[spec.name] = path
             specs[spec.name] = spec
+    if both := one_for_two(specs):
+        first, second = both
+        raise SpecError(
+            f"{_name_of(files[second])}: the streams {first!r} and {second!r} cannot be there together: what Dagster "
+            f"executes for the one has the name of the other's job; rename one."
+        )
     return specs
+
+
+def _name_of(path: Path) -> str:
+    """Where a file of streams that is known to be good says the stream's name."""
+    tree = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    assert tree is not None
+    return f"{path}, line {line_of(tree, ['name'])}, field name"
 
 
 def load_spec(path: Path) -> StreamSpec:

@@ -11,12 +11,14 @@ from pipeline_platform.errors import PermanentError
 
 
 def line_of(node: yaml.Node, path: Sequence[str | int]) -> int:
-    """The line of the deepest part of `path` that the file has. A part of a list is its number, as int or digits."""
+    """The line of the deepest part of `path` that the file has.
+
+    A part of a list is its number, as int or digits, or the text that it is.
+    """
     line = int(node.start_mark.line) + 1
     for part in path:
-        if isinstance(node, yaml.SequenceNode) and str(part).isdigit() and int(part) < len(node.value):
-            node = node.value[int(part)]
-            line = int(node.start_mark.line) + 1
+        if isinstance(node, yaml.SequenceNode) and (item := _item(node.value, str(part))) is not None:
+            node, line = item, int(item.start_mark.line) + 1
             continue
         pairs = node.value if isinstance(node, yaml.MappingNode) else []
         found = next(((key, value) for key, value in pairs if key.value == part), None)
@@ -24,6 +26,12 @@ def line_of(node: yaml.Node, path: Sequence[str | int]) -> int:
             break
         line, node = int(found[0].start_mark.line) + 1, found[1]
     return line
+
+
+def _item(items: Sequence[yaml.Node], part: str) -> yaml.Node | None:
+    if part.isdigit() and int(part) < len(items):
+        return items[int(part)]
+    return next((item for item in items if item.value == part), None)
 
 
 def refuse_oddities(node: Any, where: str, error: type[PermanentError], *, deepest: int, depth: int = 0) -> None:

@@ -13,7 +13,7 @@ from pipeline_platform.core.windows import to_datetime
 from pipeline_platform.gateway.access import EdgeOf, scoped
 from pipeline_platform.gateway.cursor import Cursor, decode_cursor, encode_cursor, question_of
 from pipeline_platform.gateway.moments import parse_moment
-from pipeline_platform.gateway.openapi import PROBLEMS
+from pipeline_platform.gateway.openapi import MOST_VALUES, PROBLEMS, WHERE
 from pipeline_platform.gateway.problems import ProblemError, shown
 from pipeline_platform.gateway.tables import ARROW, as_arrow, as_csv, as_json
 from pipeline_platform.warehouse.queries import AggregateQuery, read_aggregates
@@ -21,8 +21,7 @@ from pipeline_platform.warehouse.queries import AggregateQuery, read_aggregates
 _READ = scoped("read", rows_a_token=1000)
 router = APIRouter(prefix="/v1", tags=["aggregates"], dependencies=[Depends(_READ)], responses=PROBLEMS)
 
-_OWN = frozenset({"window", "from", "to", "format", "spreadsheet", "limit", "cursor"})
-_MOST_VALUES = 100
+_OWN = ("window", "from", "to", "format", "spreadsheet", "limit", "cursor")
 
 
 class AggregateDocument(BaseModel):
@@ -56,8 +55,8 @@ def read_stream_aggregates(
     limit: Annotated[int, Query(ge=1, le=10_000, description="Rows a page.")] = 1000,
     cursor: Annotated[str | None, Query(description="`next_cursor` (or X-Next-Cursor) of the page before.")] = None,
 ) -> Response:
-    """Ordered by window_start and dimensions. Any dimension is a parameter too, once or several times:
-    `?source=a&source=b`. CSV and Arrow carry the next cursor in X-Next-Cursor and Link."""
+    """Ordered by window_start and dimensions. `where.` and a dimension's name is a parameter too, once or several
+    times: `?where.source=a&where.source=b`. CSV and Arrow carry the next cursor in X-Next-Cursor and Link."""
     del window  # the only one so far
     spec = edge.spec(stream)
     filters = _filters(request, spec)
@@ -85,14 +84,16 @@ def read_stream_aggregates(
 def _filters(request: Request, spec: StreamSpec) -> dict[str, list[str]]:
     filters: dict[str, list[str]] = {}
     for name, value in request.query_params.multi_items():
-        if name in spec.dimensions:
-            filters.setdefault(name, []).append(value)
+        dimension = name.removeprefix(WHERE)
+        if dimension != name and dimension in spec.dimensions:
+            filters.setdefault(dimension, []).append(value)
         elif name not in _OWN:
-            known = ", ".join([*sorted(_OWN), *spec.dimensions])
+            known = ", ".join([*_OWN, *(WHERE + each for each in spec.dimensions)])
             raise _bad(name, f"There is no parameter {shown(name)!r}; there are {known}.")
-    for name, values in filters.items():
-        if len(values) > _MOST_VALUES:
-            raise _bad(name, f"{name} may be given at most {_MOST_VALUES} times.")
+    for dimension, values in filters.items():
+        name = WHERE + dimension
+        if len(values) > MOST_VALUES:
+            raise _bad(name, f"{name} may be given at most {MOST_VALUES} times.")
         if any("\0" in value for value in values):
             raise _bad(name, f"{name} holds a NUL character.")
     return filters

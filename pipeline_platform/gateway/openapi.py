@@ -10,10 +10,13 @@ from pydantic import BaseModel, Field
 from pipeline_platform.core.event_ids import MAX_LENGTH
 from pipeline_platform.core.streams import StreamSpec
 
+WHERE = "where."  # before a dimension's name, which may be that of any other parameter
+MOST_VALUES = 100
 DESCRIPTION = """\
 POST events; each accepted request is durable before it is answered, gets a receipt, and affects the warehouse exactly
 once. Errors are problem documents (RFC 9457). Everything but /healthz, /readyz, /metrics and these pages needs an API
-key, as `Authorization: Bearer <key>` or `X-API-Key: <key>`.
+key, as `Authorization: Bearer <key>` or `X-API-Key: <key>`. HEAD is there wherever GET is, and asks for the same key;
+OPTIONS is there everywhere, needs no key, and answers with a path's methods in `Allow`.
 """
 
 
@@ -65,7 +68,7 @@ def describe(document: dict[str, Any], specs: Mapping[str, StreamSpec], path: st
     """FastAPI's document with the ingest endpoint at `path` and a schema for each stream's events."""
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas["Problem"] = Problem.model_json_schema()
-    names = {name: f"{name.title().replace('_', '')}Event" for name in sorted(specs)}
+    names = {name: f"{name}.event" for name in sorted(specs)}  # as no model of the API is called
     for name, schema in names.items():
         schemas[schema] = event_schema(specs[name])
     schemas["Accepted"] = {
@@ -78,6 +81,8 @@ def describe(document: dict[str, Any], specs: Mapping[str, StreamSpec], path: st
             "links": {"type": "object", "additionalProperties": {"type": "string"}},
         },
     }
+    aggregates = document["paths"][f"{path.removesuffix('/events')}/aggregates"]["get"]
+    aggregates["parameters"] += _filters(specs)
     document["paths"] = {path: {"post": _operation(specs, names)}, **document["paths"]}
     return document
 
@@ -166,6 +171,19 @@ def _operation(specs: Mapping[str, StreamSpec], names: Mapping[str, str]) -> dic
         },
         "responses": responses,
     }
+
+
+def _filters(specs: Mapping[str, StreamSpec]) -> list[dict[str, Any]]:
+    """A parameter for every dimension of any stream."""
+    streams: dict[str, list[str]] = {}
+    for stream, spec in sorted(specs.items()):
+        for dimension in spec.dimensions:
+            streams.setdefault(dimension, []).append(stream)
+    many = {"type": "array", "maxItems": MOST_VALUES, "items": {"type": "string"}}
+    return [
+        _parameter(WHERE + dimension, "query", many, f"Only these values; of {', '.join(having)}.")
+        for dimension, having in sorted(streams.items())
+    ]
 
 
 def _parameter(name: str, where: str, schema: dict[str, Any], description: str) -> dict[str, Any]:

@@ -9,10 +9,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from pipeline_platform.core.names import SHOWN
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.warehouse.engine import warehouse_errors
-
-_STATISTICS = ("count", "sum", "min", "max", "avg", "var", "first", "last")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +44,14 @@ class AggregatePage:
 
 def aggregate_columns(spec: StreamSpec) -> tuple[str, ...]:
     """The columns of `<stream>_1m` in their order: window_start, dimensions, events, and each measure's statistics."""
-    measures = [f"{measure}_{statistic}" for measure in spec.measures for statistic in _STATISTICS]
+    measures = [f"{measure}_{statistic}" for measure in spec.measures for statistic in SHOWN]
     return ("window_start", *spec.dimensions, "events", *measures)
 
 
 def read_aggregates(engine: sa.Engine, spec: StreamSpec, query: AggregateQuery) -> AggregatePage:
     """One page of the one-minute aggregates. Raises WarehouseUnavailableError, TransientError or PermanentError."""
     columns = aggregate_columns(spec)
-    view = sa.table(f"{spec.name}_1m", *(sa.column(name) for name in columns))
+    view = sa.table(f"{spec.name}_1m", *(sa.column(sa.quoted_name(name, True)) for name in columns))
     order = [view.c.window_start, *(view.c[name] for name in spec.dimensions)]
     statement = (
         sa.select(*(view.c[name] for name in columns))

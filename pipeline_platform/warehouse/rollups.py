@@ -128,10 +128,10 @@ def _from_finer(spec: StreamSpec, grain: Grain, finer: str) -> str:
             *_edge(quoted(f"{name}_last"), quoted(f"{name}_last_ts"), " desc"),
         ]
     return (
-        f"select series_id, bucket, sum(events), {', '.join(picks)} from ("
-        f"select *, {window} as bucket, {', '.join(means)} from {finer} "
+        f"select series_id, _bucket, sum(events), {', '.join(picks)} from ("
+        f"select *, {window} as _bucket, {', '.join(means)} from {finer} "
         f"where window_start >= :start and window_start < :end window w as (partition by series_id, {window})) f "
-        "group by series_id, bucket"
+        "group by series_id, _bucket"
     )
 
 
@@ -149,8 +149,8 @@ def _from_facts(spec: StreamSpec, grain: Grain) -> str:
             *_edge(value, f"case when {value} is not null then ts end", " desc"),
         ]
     return (
-        f"select series_id, date_trunc('{grain.unit}', ts, 'UTC') as bucket, count(*), {', '.join(picks)} "
-        f'from "{spec.name}_events" where ts >= :start and ts < :end group by series_id, bucket'
+        f"select series_id, date_trunc('{grain.unit}', ts, 'UTC') as _bucket, count(*), {', '.join(picks)} "
+        f'from "{spec.name}_events" where ts >= :start and ts < :end group by series_id, _bucket'
     )
 
 

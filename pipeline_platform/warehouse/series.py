@@ -38,8 +38,8 @@ def _unnest(spec: StreamSpec) -> str:
 def _find(connection: sa.Connection, spec: StreamSpec, series: tuple[tuple[str, ...], ...]) -> list[int | None]:
     names = ", ".join(quoted(name) for name in spec.dimensions)
     query = (
-        f"select s.series_id from unnest({_unnest(spec)}) with ordinality as b ({names}, place) "
-        f'left join "{spec.name}_series" s using ({names}) order by place'
+        f"select s.series_id from unnest({_unnest(spec)}) with ordinality as b ({names}, _place) "
+        f'left join "{spec.name}_series" s using ({names}) order by _place'
     )
     found = list(connection.scalars(sa.text(query), _arrays(series)))
     if len(found) != len(series):

@@ -180,8 +180,11 @@ def _comments(connection: sa.Connection, tables: StreamTables) -> None:
         _column_comments(connection, table)
     for view in tables.views:
         connection.exec_driver_sql(f"comment on view \"{view.name}\" is '{view.comment}'")
-        columns = [sa.Column(column.name, sa.Text, comment=column.comment or None) for column in view.columns]
-        _column_comments(connection, sa.Table(view.name, sa.MetaData(), *columns))
+        columns = [
+            sa.Column(sa.quoted_name(column.name, True), sa.Text, comment=column.comment or None)
+            for column in view.columns
+        ]
+        _column_comments(connection, sa.Table(sa.quoted_name(view.name, True), sa.MetaData(), *columns))
 
 
 def _column_comments(connection: sa.Connection, table: sa.Table) -> None:

@@ -18,22 +18,24 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from pipeline_platform.core.names import KEPT
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.warehouse.stream_views import View, stream_views
 
 _TIME = sa.TIMESTAMP(timezone=True)
+_KEPT: dict[str, tuple[sa.types.TypeEngine[Any], str]] = {
+    "count": (sa.BigInteger(), "events that have it"),
+    "sum": (sa.Double(), "their sum"),
+    "min": (sa.Double(), "the smallest"),
+    "max": (sa.Double(), "the largest"),
+    "m2": (sa.Double(), "the sum of squared distances from the mean"),
+    "first": (sa.Double(), "the earliest"),
+    "first_ts": (_TIME, "when that was"),
+    "last": (sa.Double(), "the latest"),
+    "last_ts": (_TIME, "when that was"),
+}
 # What the minutes keep of every measure: suffix, type, comment.
-MEASURE_COLUMNS: tuple[tuple[str, sa.types.TypeEngine[Any], str], ...] = (
-    ("count", sa.BigInteger(), "events that have it"),
-    ("sum", sa.Double(), "their sum"),
-    ("min", sa.Double(), "the smallest"),
-    ("max", sa.Double(), "the largest"),
-    ("m2", sa.Double(), "the sum of squared distances from the mean"),
-    ("first", sa.Double(), "the earliest"),
-    ("first_ts", _TIME, "when that was"),
-    ("last", sa.Double(), "the latest"),
-    ("last_ts", _TIME, "when that was"),
-)
+MEASURE_COLUMNS = tuple((suffix, *_KEPT[suffix]) for suffix in KEPT)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def stream_tables(spec: StreamSpec, metadata: sa.MetaData | None = None) -> Stre
         sa.Column("series_id", sa.Integer, sa.Identity(always=True), primary_key=True, comment="The series' number."),
         *(
             sa.Column(
-                dimension,
+                sa.quoted_name(dimension, True),
                 sa.Text,
                 nullable=False,
                 server_default=sa.text("''") if options.default is None else options.default,
@@ -83,7 +85,7 @@ def stream_tables(spec: StreamSpec, metadata: sa.MetaData | None = None) -> Stre
         sa.Column("batch_id", sa.BigInteger, nullable=False, comment="assets.id of the batch that loaded it."),
         sa.Column("series_id", sa.Integer, nullable=False, comment=f"{name}_series.series_id."),
         *(
-            sa.Column(measure, sa.Double, comment=options.description or None)
+            sa.Column(sa.quoted_name(measure, True), sa.Double, comment=options.description or None)
             for measure, options in spec.measures.items()
         ),
         comment=f"Facts of {name}, a row an event; partitioned by UTC day of ts.",

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pipeline_platform.core.names import SHOWN
 from pipeline_platform.core.streams import StreamSpec
+
+_NUMBER = "double precision"
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,7 @@ def stream_views(spec: StreamSpec) -> tuple[View, View, View, View]:
             ViewColumn("ts", "e.ts", "timestamptz", "When it happened."),
             ViewColumn("received_at", "e.received_at", "timestamptz", "When the request was made durable."),
             *dimensions,
-            *(
-                ViewColumn(name, f'e."{name}"', "double precision", options.description)
-                for name, options in spec.measures.items()
-            ),
+            *(ViewColumn(name, f'e."{name}"', _NUMBER, options.description) for name, options in spec.measures.items()),
             ViewColumn("batch_id", "e.batch_id", "bigint", "assets.id of the batch that loaded it."),
         ),
         f'"{spec.name}_events" e join {series}',
@@ -83,16 +83,18 @@ def _statistics(measure: str) -> list[ViewColumn]:
         return f'm."{measure}_{suffix}"'
 
     some = f"nullif({stored('count')}, 0)"
+    shown = {
+        "count": (stored("count"), f"Events that have {measure}."),
+        "sum": (stored("sum"), f"The sum of {measure}; 0 where no event has it."),
+        "min": (stored("min"), f"The smallest {measure}."),
+        "max": (stored("max"), f"The largest {measure}."),
+        "avg": (f"{stored('sum')} / {some}", f"The mean of {measure}."),
+        "var": (f"{stored('m2')} / {some}", f"The population variance of {measure}."),
+        "first": (stored("first"), f"The earliest {measure}; of equal times the smallest."),
+        "last": (stored("last"), f"The latest {measure}; of equal times the largest."),
+    }
+    kinds = {"count": "bigint"}
     return [
-        ViewColumn(f"{measure}_{suffix}", expression, "bigint" if suffix == "count" else "double precision", comment)
-        for suffix, expression, comment in (
-            ("count", stored("count"), f"Events that have {measure}."),
-            ("sum", stored("sum"), f"The sum of {measure}; 0 where no event has it."),
-            ("min", stored("min"), f"The smallest {measure}."),
-            ("max", stored("max"), f"The largest {measure}."),
-            ("avg", f"{stored('sum')} / {some}", f"The mean of {measure}."),
-            ("var", f"{stored('m2')} / {some}", f"The population variance of {measure}."),
-            ("first", stored("first"), f"The earliest {measure}; of equal times the smallest."),
-            ("last", stored("last"), f"The latest {measure}; of equal times the largest."),
-        )
+        ViewColumn(f"{measure}_{suffix}", expression, kinds.get(suffix, _NUMBER), comment)
+        for suffix, (expression, comment) in ((each, shown[each]) for each in SHOWN)
     ]

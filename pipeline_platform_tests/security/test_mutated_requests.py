@@ -69,7 +69,7 @@ def seeds(token: str) -> list[Seed]:
     lines = b"\n".join(map(orjson.dumps, events))
     paths = [
         "/v1/stats", "/v1/streams", "/v1/streams/telemetry", "/v1/assets?limit=5&kind=ingest", "/v1/assets/1",
-        "/v1/streams/telemetry/aggregates?limit=5&source=a&format=csv", "/v1/dead-letters?text=x&state=open",
+        "/v1/streams/telemetry/aggregates?limit=5&where.source=a&format=csv", "/v1/dead-letters?text=x&state=open",
         "/v1/dead-letters/export?reason=bad_type", "/v1/receipts/telemetry.1763712000000-0", "/v1/alerts",
         "/v1/replays",
         "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/assets/favicon.png",

@@ -14,12 +14,18 @@ from prometheus_client.metrics import MetricWrapperBase
 from starlette.routing import Route
 
 from pipeline_platform.cli import reference
+from pipeline_platform.core import names
+from pipeline_platform.core.media_types import UTF8
 from pipeline_platform.core.rejections import Reason
 from pipeline_platform.core.streams import Dimension, Measure, Policies, StreamSpec, load_specs, parse_spec
 from pipeline_platform.gateway.app import build_app
+from pipeline_platform.gateway.body import MEDIA_TYPES
+from pipeline_platform.gateway.expositions import VERSIONS
+from pipeline_platform.gateway.inflate import ENCODINGS
 from pipeline_platform.gateway.metrics import Metrics
 from pipeline_platform.gateway.problems import PROBLEMS
 from pipeline_platform.settings import Settings
+from pipeline_platform.sources import reference as prices
 from pipeline_platform.warehouse.schema import STATES, assets, dead_letters
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,6 +116,12 @@ def test_generated_pages_are_up_to_date(name: str) -> None:
     assert _text(f"docs/{name}.md") == reference.PAGES[name](), f"run: {again}"
 
 
+def test_tables_of_sources_are_as_the_sources_are() -> None:
+    page = _text("docs/prices.md")
+    for table in (prices.sources_table(), prices.pauses_table()):
+        assert table in page, "run: python -m pipeline_platform.sources.reference"
+
+
 def test_every_command_has_a_summary_an_example_and_explained_options() -> None:
     for name, command in reference.commands():
         assert command.help, name
@@ -195,6 +207,21 @@ def test_every_reason_is_described() -> None:
 )
 def test_every_field_of_a_stream_is_described(heading: str, model: Any) -> None:
     assert _rows(_text("docs/streams.md"), heading) == list(model.model_fields)
+
+
+def test_every_name_that_cannot_work_is_described() -> None:
+    described = set(CODE.findall(_text("docs/streams.md").split("### Names\n")[1].split("\n#")[0]))
+    wanted = names.OWN_COLUMNS | names.SYSTEM_COLUMNS | names.TABLES | set(names.SUFFIXES) | {names.OP_SUFFIX}
+    wanted |= {f"_{suffix}" for suffix in names.MEASURE_SUFFIXES}
+    assert wanted - described == set()
+    assert f"at most {names.LONGEST_STREAM} for a stream" in _text("docs/streams.md")
+
+
+def test_every_media_type_coding_and_format_is_described() -> None:
+    described = set(CODE.findall(_text("docs/api.md").split("## POST events\n")[1].split("\n## ")[0]))
+    assert {name for name in MEDIA_TYPES if name} | set(ENCODINGS) | UTF8 <= described
+    told = set(CODE.findall(_text("docs/operations.md")))
+    assert {*VERSIONS, *(version for those in VERSIONS.values() for version in those if version)} <= told
 
 
 def test_stream_files_in_the_documents_are_well_formed() -> None:

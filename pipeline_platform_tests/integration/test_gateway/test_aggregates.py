@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pytest
+import sqlalchemy as sa
 
-from pipeline_platform_tests.integration.test_gateway.kit import Client, Pipeline, Shared
+from pipeline_platform.core.streams import StreamSpec
+from pipeline_platform.settings import Settings
+from pipeline_platform.warehouse.migrate import migrate
+from pipeline_platform_tests.integration.batches import NOW_MS, entry, load_entries
+from pipeline_platform_tests.integration.test_gateway.kit import Client, Pipeline, Shared, serving
 
 NOW = datetime.now(UTC).replace(second=30, microsecond=0) - timedelta(minutes=30)
 PATH = "/v1/streams/telemetry/aggregates"
@@ -62,10 +69,10 @@ def test_pages_hold_every_row_once_in_order(loaded: Client) -> None:
 
 
 def test_dimensions_and_half_open_range(loaded: Client) -> None:
-    assert {row["source"] for row in pages(loaded, "source=a&limit=2")} == {"a"}
-    assert {row["source"] for row in pages(loaded, "source=a&source=b&metric=m")} == {"a", "b"}
-    assert {row["source"] for row in pages(loaded, "source=c'%22%3B%20drop")} == {"c'\"; drop"}
-    assert pages(loaded, "source=none") == []
+    assert {row["source"] for row in pages(loaded, "where.source=a&limit=2")} == {"a"}
+    assert {row["source"] for row in pages(loaded, "where.source=a&where.source=b&where.metric=m")} == {"a", "b"}
+    assert {row["source"] for row in pages(loaded, "where.source=c'%22%3B%20drop")} == {"c'\"; drop"}
+    assert pages(loaded, "where.source=none") == []
     first = NOW.replace(second=0)
     start, end = first + timedelta(minutes=1), first + timedelta(minutes=3)
     millis = [int(moment.timestamp() * 1000) for moment in (start, end)]
@@ -92,7 +99,7 @@ def test_csv_and_arrow_agree_with_json(loaded: Client) -> None:
     table = pa.ipc.open_stream(answer.content).read_all()
     assert table.num_rows == 15
     assert table["value_sum"].to_pylist() == [row["value_sum"] for row in whole]
-    empty = pa.ipc.open_stream(loaded.get(f"{PATH}?format=arrow&source=none").content).read_all()
+    empty = pa.ipc.open_stream(loaded.get(f"{PATH}?format=arrow&where.source=none").content).read_all()
     assert empty.schema == table.schema
 
 
@@ -109,7 +116,13 @@ def test_csv_and_arrow_agree_with_json(loaded: Client) -> None:
         ("limit=0", 422, "limit"),
         ("limit=10001", 422, "limit"),
         ("colour=red", 422, "colour"),
-        ("source=%00", 422, "source"),
+        ("where.source=%00", 422, "where.source"),
+        ("source=a", 422, "there are window, from, to, format, spreadsheet, limit, cursor, where.source, where.metric"),
+        ("where.colour=red", 422, "where.colour"),
+        ("where.=a", 422, "where."),
+        ("where.where.source=a", 422, "where.where.source"),
+        ("WHERE.source=a", 422, "WHERE.source"),
+        ("where.limit=1", 422, "where.limit"),
         ("cursor=zzz", 400, "cursor"),
         ("cursor=", 400, "cursor"),
         ("cursor=%C3%BC", 400, "cursor"),
@@ -124,9 +137,28 @@ def test_a_bad_parameter_is_named(shared: Shared, query: str, status: int, named
 
 
 def test_a_cursor_is_good_for_its_own_query_only(loaded: Client) -> None:
-    cursor = loaded.get(f"{PATH}?limit=2&source=a").json()["next_cursor"]
-    assert loaded.get(f"{PATH}?limit=2&source=a&cursor={cursor}").status_code == 200
-    assert loaded.get(f"{PATH}?limit=2&source=b&cursor={cursor}").status_code == 400
+    cursor = loaded.get(f"{PATH}?limit=2&where.source=a").json()["next_cursor"]
+    assert loaded.get(f"{PATH}?limit=2&where.source=a&cursor={cursor}").status_code == 200
+    assert loaded.get(f"{PATH}?limit=2&where.source=b&cursor={cursor}").status_code == 400
     for place in range(0, len(cursor), 7):
         changed = cursor[:place] + ("A" if cursor[place] != "A" else "B") + cursor[place + 1 :]
-        assert loaded.get(f"{PATH}?limit=2&source=a&cursor={changed}").status_code in (200, 400)
+        assert loaded.get(f"{PATH}?limit=2&where.source=a&cursor={changed}").status_code in (200, 400)
+
+
+ODD = ("limit", "cursor", "window", "from", "to", "format", "spreadsheet", "where", "order", "select", "place")
+
+
+def test_a_dimension_may_be_called_like_anything_the_api_has(
+    settings: Settings, engine: sa.Engine, connected: Callable[..., Client]
+) -> None:
+    spec = StreamSpec.model_validate({"name": "user", "dimensions": list(ODD), "measures": ["cursor_", "bucket"]})
+    migrate(engine, [spec])
+    events = [{**{name: f"{name} {n}" for name in ODD}, "cursor_": n, "bucket": n, "ts": NOW_MS} for n in range(3)]
+    assert load_entries(engine, spec, entry(0, *map(orjson.dumps, events))).loaded == 3
+    asked = f"/v1/streams/user/aggregates?from={NOW_MS}&to={NOW_MS + 60_000}&limit=10"
+    with serving(settings, {spec.name: spec}) as base:
+        client = connected(base, "read")
+        for name in ODD:
+            rows = client.get(f"{asked}&where.{name}={name} 0&where.{name}={name} 2").json()["data"]
+            assert [(row[name], row["bucket_sum"]) for row in rows] == [(f"{name} 0", 0.0), (f"{name} 2", 2.0)]
+            assert client.get(f"{asked}&where.{name}=5").json()["data"] == []
