@@ -131,7 +131,11 @@ class Settings(BaseSettings):
     demo_prices_url: str | None = Field(
         None, description="A local server of made-up prices; then nothing else is asked. Set by `up --demo`."
     )
-    prices_start: date = Field(date(2020, 1, 1), description="The first day that candles can be backfilled from.")
+    prices_start: date = Field(
+        date(2020, 1, 1),
+        ge=date(1999, 1, 4),  # the euro's first; every day is a partition of every instrument
+        description="The first day that candles can be backfilled from, not before 1999-01-04.",
+    )
     prices_quotes_cron: str = Field("*/2 * * * *", description="When the latest prices are fetched, UTC.")
     prices_candles_cron: str = Field("1 * * * *", description="When new candles are fetched, UTC.")
     prices_days_cron: str = Field("20 0 * * *", description="When yesterday is closed over all sources, UTC.")

@@ -90,7 +90,7 @@ def octets(column: Any) -> Cells:
     return cells
 
 
-def _instants(column: Any, unit: str, suffix: str = "", start: int = 0, outside: str = _OUTSIDE) -> Cells:
+def _instants(column: Any, unit: Any, suffix: str = "", start: int = 0, outside: str = _OUTSIDE) -> Cells:
     """Counts of a unit since 1970 as ISO 8601, from character `start` on."""
     counts = column.view(pa.int64()) if column.type.bit_width == 64 else column.view(pa.int32()).cast(pa.int64())
     there = column.is_valid().to_numpy(zero_copy_only=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
@@ -14,7 +14,9 @@ from rich.table import Table
 
 from pipeline_platform.cli.options import StateDir, connections, console
 from pipeline_platform.cli.terminal import SafeConsole
+from pipeline_platform.core.parking import Refusal
 from pipeline_platform.core.price_partitions import day_ranges
+from pipeline_platform.core.prices import Instrument
 from pipeline_platform.errors import PermanentError, PlatformError, SettingError, TransientError
 from pipeline_platform.local.backfills import CANDLES, CandleWork, plan_candles
 from pipeline_platform.local.dagster_api import BackfillStatus, DagsterApi, Partitions
@@ -60,9 +62,13 @@ def backfill(
 
     Example: pipeline-platform backfill prices/candles --from 2023-01-01 --only-gaps --dry-run
     """
-    begin, end = first.date(), (last or datetime.now(UTC)).date()
+    today = datetime.now(UTC).date()
+    begin, end = first.date(), last.date() if last else today
     if end < begin:
         raise SettingError(f"--to {end} is before --from {begin}.")
+    if begin > today:
+        raise SettingError(f"--from {begin} is after today, {today}: there is nothing to backfill yet.")
+    end = min(end, today)
     settings, where = connections(state_dir)
     api = DagsterApi(where.dagster_url, where.api_key)
     partitions = api.partitions(asset)
@@ -70,8 +76,10 @@ def backfill(
         raise SettingError(f"--recompute is for hours and days of streams, such as warehouse/orders_1h; not {asset}.")
     if asset == CANDLES:
         plan = load_plan(settings.prices_file, settings.demo_prices_url or where.demo_prices_url or None)
+        begin = max(begin, earliest := _first_day(partitions))
+        if end < begin:
+            raise SettingError(f"{end} is before the first day of {asset}, {earliest}; PIPELINE_PRICES_START says it.")
         engine = connect_warehouse(where.warehouse_readonly_url)
-        begin = max(begin, _first_day(partitions))
         try:
             work = plan_candles(
                 engine,
@@ -120,7 +128,7 @@ def _recomputing(asset: str) -> dict[str, Any]:
 
 
 def _first_day(partitions: Partitions) -> date:
-    return date.fromisoformat(min(partitions.dimensions["day"]))
+    return date.fromisoformat(min(partitions.dimensions["day"], default=f"{date.max}"))
 
 
 def _known(work: CandleWork, partitions: Partitions) -> list[str]:
@@ -166,6 +174,12 @@ def _show(work: CandleWork, begin: date, end: date) -> None:
         f"requests and {work.runs:,} runs, about {_duration(work.seconds)} within the sources' budgets.",
         soft_wrap=True,
     )
+
+
+def parked_words(work: CandleWork, refused: Mapping[Instrument, Refusal]) -> list[str]:
+    """What to say of symbols that are parked: who asks for them by hand is obeyed."""
+    known = [refused[each.instrument] for each in work.work if each.instrument in refused]
+    return [f"{in_words(each)} It is asked for all the same." for each in known if each.parked_at is not None]
 
 
 def _duration(seconds: float) -> str:

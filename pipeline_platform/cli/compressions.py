@@ -20,7 +20,7 @@ _PIECE = 4 * 2**10  # what is behind the end of a member is copied, so a decoder
 _SKIPPABLE = range(0x50, 0x60)  # the first byte of a frame that holds no data
 
 # What else there is: its suffixes, the first bytes, its name, and how to make it plain.
-_OTHERS: tuple[tuple[tuple[str, ...], tuple[bytes, ...], str, str], ...] = (
+OTHERS: tuple[tuple[tuple[str, ...], tuple[bytes, ...], str, str], ...] = (
     ((".bz2", ".bz"), tuple(b"BZh%d1AY&SY" % level for level in range(1, 10)), "bzip2", "bzip2 -dc"),
     ((".xz",), (b"\xfd7zXZ\0",), "xz", "xz -dc"),
     ((".lzma",), (), "lzma", "xz -dc"),
@@ -32,17 +32,17 @@ _OTHERS: tuple[tuple[tuple[str, ...], tuple[bytes, ...], str, str], ...] = (
     ((".rar",), (b"Rar!\x1a\x07",), "rar", "unrar p -inul"),
     ((".snappy", ".sz"), (b"\xff\x06\0\0sNaPpY",), "snappy", "snzip -dc"),
 )
-_WORKBOOKS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
+WORKBOOKS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 
 
 def refuse_other_suffix(path: Path) -> None:
     """Raises PermanentError when the file's name says that it cannot be read, with what makes it readable."""
     suffix = path.suffix.lower()
-    if suffix in _WORKBOOKS:
+    if suffix in WORKBOOKS:
         raise _workbook(str(path))
     if suffix in (".tar", ".tgz", ".tbz", ".txz") or (len(path.suffixes) > 1 and path.suffixes[-2].lower() == ".tar"):
         raise _archive(str(path))
-    for suffixes, _, kind, command in _OTHERS:
+    for suffixes, _, kind, command in OTHERS:
         if suffix in suffixes:
             raise _other(str(path), kind, command)
 
@@ -56,7 +56,7 @@ def plain(file: io.BufferedReader[Any], name: str) -> io.BufferedReader[Any]:
         return io.BufferedReader(_Unpacked(file, _zstd_frame), CHUNK)
     if b"[Content_Types].xml" in head or head.startswith(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"):
         raise _workbook(name)
-    for _, beginnings, kind, command in _OTHERS:
+    for _, beginnings, kind, command in OTHERS:
         if head.startswith(beginnings):
             raise _other(name, kind, command)
     return file

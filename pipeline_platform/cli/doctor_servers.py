@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from pipeline_platform.cli.findings import Finding
 from pipeline_platform.cli.gateway_client import is_loopback
 from pipeline_platform.core.entries import ZERO
-from pipeline_platform.core.streams import StreamSpec, load_specs
+from pipeline_platform.core.streams import StreamSpec, days_of_events, load_specs
 from pipeline_platform.errors import PlatformError
 from pipeline_platform.local.connections import Connections
 from pipeline_platform.queue.connection import connect as connect_queue
@@ -84,7 +84,7 @@ def _warehouse(engine: sa.Engine, specs: Mapping[str, StreamSpec]) -> list[Findi
                 found.append(Finding("warn", "roles", f"{' and '.join(missing)} do not exist: {advice}"))
             else:
                 found.append(Finding("ok", "roles", " and ".join(ROLES)))
-            return [*found, _locks(connection), *_schema(connection, specs)]
+            return [*found, _locks(connection), _room(connection, specs), *_schema(connection, specs)]
     except PlatformError as error:
         return [Finding("fail", name, f"{error} See that it runs and that DATABASE_URL is right")]
 
@@ -95,6 +95,19 @@ def _locks(connection: sa.Connection) -> Finding:
         advice = "let a superuser run rights.sql in this database; see docs/operations.md, 'Logins'"
         return Finding("warn", "locks", f"every login may take the locks that planning and loading wait for: {advice}")
     return Finding("ok", "locks", "only the owner and the loader may take those that planning waits for")
+
+
+def _room(connection: sa.Connection, specs: Mapping[str, StreamSpec]) -> Finding:
+    """Whether two statements over all days of the longest stream find room in PostgreSQL's table of locks."""
+    names = ("max_locks_per_transaction", "max_connections", "max_prepared_transactions")
+    each, sessions, prepared = (int(str(connection.scalar(sa.text(f"show {name}")))) for name in names)
+    days, stream = max(((days_of_events(spec), name) for name, spec in specs.items()), default=(1, ""))
+    wanted, room = 4 * days, each * (sessions + prepared)  # a partition and its index, twice
+    if room >= wanted:
+        return Finding("ok", "room for locks", f"{room:,}, of which all days of a stream take at most {wanted // 2:,}")
+    advice = f"set max_locks_per_transaction to {-(-wanted // (sessions + prepared))} and restart PostgreSQL"
+    message = f"there is room for {room:,}, and a query over all of {stream} may take {wanted // 2:,}: {advice}"
+    return Finding("warn", "room for locks", message)
 
 
 def _sessions(where: Connections) -> Finding:

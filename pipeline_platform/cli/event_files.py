@@ -145,7 +145,7 @@ class OpenedFile:
 
                     file = stack.enter_context(self._seekable())
                     ask_columns(column_names(file, source.name), self._spec, source.name)
-                    yield from parquet_rows(file, source.name)
+                    yield from parquet_rows(file, source.name, self._spec)
                 elif source.format is Format.CSV:
                     yield from csv_rows(self._text(), source.name, self._spec, source.dialect)
                 else:

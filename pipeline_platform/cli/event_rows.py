@@ -38,4 +38,11 @@ def csv_row(number: int, header: list[str], fields: list[str], measures: frozens
     try:
         return Row(number, orjson.dumps(event))
     except orjson.JSONEncodeError:
-        return Row(number, ",".join(fields).encode("utf-8", "surrogateescape"), "not valid UTF-8")
+        odd = next(column for column, field in zip(header, fields, strict=True) if not _is_text(column + field))
+        raw = ",".join(fields).encode("utf-8", "surrogateescape")
+        return Row(number, raw, f"{odd.encode('utf-8', 'backslashreplace').decode()}: not valid UTF-8")
+
+
+def _is_text(text: str) -> bool:
+    """Whether it is UTF-8: what is none became surrogates."""
+    return not any("\ud800" <= sign <= "\udfff" for sign in text)

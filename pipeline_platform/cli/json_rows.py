@@ -22,7 +22,7 @@ _WHITE = re.compile(rb"[ \t\r\n]*+")
 # A flat object without escapes and what ends it, in one go: nearly all elements of nearly all arrays.
 _FLAT = re.compile(rb'[ \t\r\n]*+(\{[^{}\[\]"\\]*+(?:"[^"\\]*+"[^{}\[\]"\\]*+)*+\})[ \t\r\n]*+([,\]])')
 _MARKS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|["{}\[\],]', re.DOTALL)
-_BREAKS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[ \t]*+[\r\n][ \t\r\n]*+', re.DOTALL)
+_BREAKS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[ \t\r]*+\n[ \t\r\n]*+', re.DOTALL)
 
 
 class _Text:
@@ -203,10 +203,14 @@ def _is_json(text: bytes) -> bool:
 
 
 def _row(number: int, element: bytes) -> Row:
-    """An element on one line. A line break within a text is no JSON, and stays something that is none."""
     if not element:
         return Row(number, b"", "there is nothing between two commas, or behind the last", "event")
-    if b"\n" in element or b"\r" in element:
-        element = _BREAKS.sub(lambda part: part[0] if part[0][:1] == b'"' else b" ", element)
-        element = element.replace(b"\n", b"\r")
-    return Row(number, element, unit="event")
+    return Row(number, _on_one_line(element) if b"\n" in element else element, unit="event")
+
+
+def _on_one_line(element: bytes) -> bytes:
+    """A line break within a text is no JSON, and stays something that is none."""
+    if b"\\" not in element and b"\n" not in b"".join(element.split(b'"')[1::2]):
+        return b" ".join([line.strip(b" \t\r") for line in element.split(b"\n")])
+    element = _BREAKS.sub(lambda part: part[0] if part[0][:1] == b'"' else b" ", element)
+    return element.replace(b"\n", b"\r")

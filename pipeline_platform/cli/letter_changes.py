@@ -32,6 +32,7 @@ from pipeline_platform.cli.gateway_client import GatewayClient, RefusedError
 from pipeline_platform.cli.letter_options import Batch, Field, Reason, Receipt, Stream, TextIn
 from pipeline_platform.cli.options import AsJson, StateDir, console, print_json
 from pipeline_platform.errors import PermanentError, SettingError, TransientError
+from pipeline_platform.gateway.json_checks import why_ambiguous
 
 POLL_SECONDS = 0.5
 Ids = Annotated[
@@ -226,6 +227,8 @@ def _merge(text: str | None) -> dict[str, Any] | None:
         patch = orjson.loads(text) if text is not None else None
     except ValueError:
         raise SettingError('--merge is a JSON object, such as \'{"source": "press-1", "colour": null}\'.') from None
+    if text is not None and (reason := why_ambiguous(text.encode())):
+        raise SettingError(f"--merge: {reason}")
     if patch is not None and (not isinstance(patch, dict) or not patch):
         raise SettingError("--merge is a JSON object with at least one field.")
     return patch

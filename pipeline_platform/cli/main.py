@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from typing import NoReturn
 
 import typer
 
@@ -58,11 +59,17 @@ def main() -> None:
     try:
         command_line(sys.argv[1] if len(sys.argv) > 1 else None)()
     except PlatformError as error:
-        stderr = SafeConsole(stderr=True)
-        stderr.print(f"pipeline-platform: {error}", style="red", markup=False, soft_wrap=True)
-        sys.exit(1)
+        _fail(str(error))
+    except UnicodeEncodeError as error:  # an argument: whatever is read is checked where it is read
+        _fail(f"{error.object[:100]!r} is not UTF-8.")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _fail(message: str) -> NoReturn:
+    stderr = SafeConsole(stderr=True)
+    stderr.print(f"pipeline-platform: {message}", style="red", markup=False, soft_wrap=True)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Writes docs/cli.md, docs/settings.md and docs/formats.md from the commands, settings and readers themselves.
+"""Writes docs/cli.md, settings.md, formats.md and files.md from the commands, settings and readers themselves.
 
 python -m pipeline_platform.cli.reference cli > docs/cli.md
 python -m pipeline_platform.cli.reference settings > docs/settings.md
 python -m pipeline_platform.cli.reference formats > docs/formats.md
+python -m pipeline_platform.cli.reference files > docs/files.md
 
 A test holds the pages to what is printed here. Only what every version of typer tells is used.
 """
@@ -21,6 +22,7 @@ import typer
 from pydantic import AliasChoices
 from pydantic.fields import FieldInfo
 
+from pipeline_platform.cli.files_page import files_page
 from pipeline_platform.cli.formats_page import formats_page
 from pipeline_platform.cli.main import command_line
 from pipeline_platform.settings import Settings
@@ -168,7 +170,12 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-PAGES: dict[str, Callable[[], str]] = {"cli": cli_page, "settings": settings_page, "formats": formats_page}
+PAGES: dict[str, Callable[[], str]] = {
+    "cli": cli_page,
+    "settings": settings_page,
+    "formats": formats_page,
+    "files": files_page,
+}
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from pipeline_platform.cli import result_values
 from pipeline_platform.cli.options import AsJson, StateDir, connections
 from pipeline_platform.cli.result_sets import print_csv, print_json, print_table
 from pipeline_platform.cli.result_values import NUMBERS, Column
-from pipeline_platform.errors import PermanentError, SettingError, WarehouseUnavailableError
+from pipeline_platform.errors import PermanentError, SettingError, WarehouseUnavailableError, interrupt_behind
 
 TABLE_ROWS = 1000
 LONGEST = 2_147_483.0  # seconds that PostgreSQL can count
@@ -114,7 +114,9 @@ def _rows(
             context=values,
         )
     except psycopg.OperationalError as error:
-        reason = (str(error).strip().splitlines() or [""])[-1][:200]
+        reason = next((line for line in str(error).splitlines() if "failed: " in line), str(error).splitlines()[-1])[
+            :300
+        ]
         raise WarehouseUnavailableError(f"The warehouse cannot be reached: {reason}") from None
     try:
         connection.read_only = True
@@ -125,6 +127,8 @@ def _rows(
             yield _columns(cursor) if first is not None else _announced(connection, text), _chain(first, stream)
             stream.close()  # type: ignore[attr-defined]
     except psycopg.Error as error:
+        if (interrupt := interrupt_behind(error)) is not None:
+            raise interrupt from None
         raise PermanentError(_explain(error, text, timeout)) from None
     finally:
         connection.close()

@@ -3,7 +3,8 @@ is settled. See docs/decisions/0031."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -85,21 +86,12 @@ def _once_more(known: Absence, part: TimeRange, at: datetime) -> Absence:
     return Absence(part, times, known.first_asked_at, at, again_at(times, at))
 
 
-def _near(ranges: Sequence[TimeRange], span: TimeRange) -> list[TimeRange]:
+def _near(ranges: Sequence[TimeRange], span: TimeRange) -> Iterator[TimeRange]:
     """Those that overlap the span; by bisection, since a year of minutes may have many holes."""
-    low, high = 0, len(ranges)
-    while low < high:
-        middle = (low + high) // 2
-        if ranges[middle].end <= span.start:
-            low = middle + 1
-        else:
-            high = middle
-    near = []
-    for each in ranges[low:]:
-        if each.start >= span.end:
-            break
-        near.append(each)
-    return near
+    for number in range(bisect_right(ranges, span.start, key=lambda each: each.end), len(ranges)):
+        if ranges[number].start >= span.end:
+            return
+        yield ranges[number]
 
 
 def _common(one: TimeRange, other: TimeRange) -> TimeRange | None:

@@ -7,6 +7,7 @@ for its next attempt is decided here too, as a pure function.
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -33,7 +34,8 @@ SQLSTATES = {
     "25P03": FailureKind.TRANSIENT,  # idle in transaction for too long
     "25P04": FailureKind.TRANSIENT,  # in a transaction for too long
     "40": FailureKind.TRANSIENT,  # rolled back: serialization, deadlock
-    "53": FailureKind.TRANSIENT,  # resources: disk full, too many connections
+    "53": FailureKind.TRANSIENT,  # resources: disk full, out of memory, too many connections
+    "53400": FailureKind.PERMANENT,  # a limit that somebody has set, such as temp_file_limit
     "54": FailureKind.POISON,  # a limit of PostgreSQL: too complex, too large
     "55": FailureKind.TRANSIENT,  # object in use, lock timeout, not in the right state for now
     "57": FailureKind.TRANSIENT,  # operator: shutdown, canceled, cannot connect now
@@ -64,14 +66,21 @@ ERRNOS = frozenset(
     }
 )
 
+_SETTING = re.compile(r"\bmax_[a-z_]+")  # in whatever language the server speaks
+
 OP_RETRIES = (2.0, 4.0, 8.0)  # seconds before each further try of an op
 KEPT = 20  # failures that a ledger row remembers
 RUN_CANCELED = "RunCanceled"  # the error's class of a canceled run
 ENDED = (FailureKind.LOST, FailureKind.CANCELED)  # of the run: news only while nothing else is known of the attempt
 
 
-def of_sqlstate(state: str) -> FailureKind:
-    """The kind of a PostgreSQL error by its five-character SQLSTATE."""
+def of_sqlstate(state: str, hint: str = "") -> FailureKind:
+    """The kind of a PostgreSQL error by its five-character SQLSTATE and its hint.
+
+    A resource that a setting is too small for stays scarce until somebody raises it: the hint names the setting.
+    """
+    if state.startswith("53") and _SETTING.search(hint):
+        return FailureKind.PERMANENT
     for length in (5, 2):
         if (kind := SQLSTATES.get(state[:length])) is not None:
             return kind

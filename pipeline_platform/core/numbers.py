@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 # Possessive, so that no text takes longer than its length: a sign, digits with or without a point, an exponent.
+_JSON = re.compile(r"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?", re.ASCII)
 _NUMBER = re.compile(r"([+-]?)(?=\.?[0-9])0*+([0-9]*+)(?:\.([0-9]*+))?(?:[eE]([+-]?[0-9]++))?", re.ASCII)
 
 
@@ -14,6 +15,8 @@ def as_json(text: str) -> str | None:
     What JSON has no form for is given one: a leading `+`, leading zeros, a point without digits on one side, spaces
     around. Digits of other scripts, `_`, `,`, NaN and infinity are no numbers.
     """
+    if _JSON.fullmatch(text):
+        return text
     match = _NUMBER.fullmatch(text.strip(" \t\r\n"))
     if match is None:
         return None

@@ -23,6 +23,9 @@ from pipeline_platform.errors import SpecError
 SHIPPED = Path(__file__).resolve().parent.parent / "streams"
 _DURATION = re.compile(r"([0-9]{1,12})\s*(s|m|h|d)\Z")
 _LONGEST = timedelta(days=36_500)
+# Each day of events is a partition, and a statement over all of them locks each and its index: ten years are as many as
+# PostgreSQL has room for, several times over, where `max_locks_per_transaction` is what we start it with.
+MOST_DAYS = 3_660
 _SHORTEST_UNIQUE = timedelta(minutes=1)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -64,7 +67,7 @@ class Policies(_Frozen):
     unknown_fields: Literal["reject", "ignore"] = "reject"
     late_after: timedelta = timedelta(hours=1)
     future_tolerance: timedelta = timedelta(minutes=5)
-    retention_days: int = Field(90, ge=1, le=36_500)
+    retention_days: int = Field(90, ge=1)
     windows: Literal["1m"] = "1m"
     unique_for: timedelta = timedelta(days=7)
 
@@ -131,6 +134,16 @@ class StreamSpec(_Frozen):
         return self
 
     @model_validator(mode="after")
+    def _days_are_few(self) -> Self:
+        days, ahead = self.policies.retention_days, self.policies.future_tolerance.days
+        if days_of_events(self) > MOST_DAYS:
+            name = "retention_days" if days >= ahead else "future_tolerance"
+            together = " together with future_tolerance" if ahead and days >= ahead else ""
+            message = f"a stream holds at most {MOST_DAYS} days of events{together}: each is a partition"
+            raise _at("policies", name, message)
+        return self
+
+    @model_validator(mode="after")
     def _unique_within_retention(self) -> Self:
         period, kept = self.policies.unique_for, timedelta(days=self.policies.retention_days)
         if self.unique_event_id and not _SHORTEST_UNIQUE <= period <= kept:
@@ -154,6 +167,11 @@ def _text(name: object) -> str:
 def _at(kind: str, name: str, message: str) -> PydanticCustomError:
     """An error of one declared field; `_explain` reads its place."""
     return PydanticCustomError("field_name", "{message}", {"message": message, "path": (kind, name)})
+
+
+def days_of_events(spec: StreamSpec) -> int:
+    """How many days the stream's events may be of: as many partitions it has, give or take two."""
+    return spec.policies.retention_days + spec.policies.future_tolerance.days
 
 
 def load_specs(folder: Path | None = None) -> dict[str, StreamSpec]:

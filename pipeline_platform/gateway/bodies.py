@@ -18,7 +18,7 @@ from starlette.types import Message
 from pipeline_platform.gateway.access import Admission
 from pipeline_platform.gateway.admission import headers_by_name
 from pipeline_platform.gateway.body import DisconnectedError, coding_of, media_type_of, read_body
-from pipeline_platform.gateway.json_checks import why_not_json
+from pipeline_platform.gateway.json_checks import why_ambiguous, why_not_json
 from pipeline_platform.gateway.problems import ProblemError
 
 MOST_BYTES = 512 * 2**10  # ten thousand ids fit in
@@ -83,5 +83,7 @@ def _check(body: bytes) -> None:
     except orjson.JSONDecodeError as error:
         reason = why_not_json(body, error)
         raise ProblemError("malformed-body", f"The body is no JSON that can be used: {reason}") from None
+    if ambiguous := why_ambiguous(body):
+        raise ProblemError("malformed-body", f"The body is no JSON that can be used: {ambiguous}")
     if b"\\u0000" in body:
         raise ProblemError("malformed-body", "The body holds a NUL character (\\u0000), which no event can.")

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from pipeline_platform.gateway.json_fields import field_at_odds
 from pipeline_platform.gateway.problems import ProblemError, shown
 
 MOST_FIELDS = 1000  # of an object; a stream declares at most 48
@@ -27,7 +28,8 @@ def check_event(text: bytes, index: int, line: int | None, depth: int) -> None:
     """Raises the ProblemError of one event's text, if it has one. `line` counts from 1, `index` from 0."""
     reason = _reason(text, depth)
     if reason:
-        raise _refused(reason, index, line)
+        field = field_at_odds(text)
+        raise _refused(f"{field}: {reason}" if field else reason, index, line)
 
 
 def check_array(body: bytes, events: list[Any], depth: int) -> None:
@@ -71,6 +73,17 @@ def _reason(text: bytes, depth: int) -> str | None:
         _CAREFUL.decode(text.decode())
     except _RefusedError as error:
         return str(error)
+    return None
+
+
+def why_ambiguous(text: bytes) -> str | None:
+    """Why readers would disagree about a JSON document that is no event, if they would."""
+    try:
+        _CAREFUL.decode(text.decode())
+    except _RefusedError as error:
+        return str(error)
+    except RecursionError:
+        return "it is nested too deep."
     return None
 
 

@@ -20,8 +20,9 @@ from pipeline_platform.core.time_ranges import TimeRange
 from pipeline_platform.errors import SourceShapeError
 from pipeline_platform.sources.adapter import Adapter
 from pipeline_platform.sources.failures import Said
-from pipeline_platform.sources.http import About, Query
+from pipeline_platform.sources.http import Query
 from pipeline_platform.sources.quoting import Latest
+from pipeline_platform.sources.series import About
 from pipeline_platform.sources.shapes import Node
 
 KLINE_FIELDS = 12
@@ -91,7 +92,7 @@ class Binance(Adapter):
         return self._http.get("/api/v3/klines", query, about=About("candles", symbol), weight=2).items()
 
     def _candle(self, symbol: str, interval: Interval, at: datetime, row: Node) -> Candle:
-        open_, high, low, close, volume = (each.decimal() for each in row.items(length=KLINE_FIELDS)[1:6])
+        open_, high, low, close, volume = (each.decimal() for each in row.items(length=KLINE_FIELDS, only=range(1, 6)))
         closed = self._closed(at, interval)
         return Candle(self.name, symbol, interval, at, open_, high, low, close, volume, closed)
 

@@ -15,8 +15,9 @@ from pipeline_platform.core.prices import Candle, Interval
 from pipeline_platform.core.time_ranges import TimeRange
 from pipeline_platform.sources.adapter import Adapter
 from pipeline_platform.sources.failures import Said
-from pipeline_platform.sources.http import About, Query
+from pipeline_platform.sources.http import Query
 from pipeline_platform.sources.quoting import Latest
+from pipeline_platform.sources.series import About
 from pipeline_platform.sources.shapes import Node
 
 CANDLE_FIELDS = 6  # time, low, high, open, close, volume
@@ -35,7 +36,7 @@ class Coinbase(Adapter):
     @staticmethod
     def says_unknown(said: Said) -> bool:
         """404 with {"message": "NotFound"}, or 400 with "Not allowed for delisted products"."""
-        missing = said.status == 404 and said.message.replace(" ", "").endswith("notfound")
+        missing = said.status == 404 and said.message.replace(" ", "") in ("notfound", "productnotfound")
         return missing or (said.status == 400 and "delisted" in said.message)
 
     def _latest(self, symbols: Sequence[str]) -> Latest:
@@ -50,7 +51,7 @@ class Coinbase(Adapter):
         return self._http.get(path, query, about=About("candles", symbol)).items()
 
     def _candle(self, symbol: str, interval: Interval, at: datetime, row: Node) -> Candle:
-        low, high, open_, close, volume = (each.decimal() for each in row.items(length=CANDLE_FIELDS)[1:])
+        low, high, open_, close, volume = (each.decimal() for each in row.items(length=CANDLE_FIELDS, only=range(1, 6)))
         closed = self._closed(at, interval)
         return Candle(self.name, symbol, interval, at, open_, high, low, close, volume, closed)
 

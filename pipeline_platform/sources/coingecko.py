@@ -21,9 +21,10 @@ from pipeline_platform.core.time_ranges import TimeRange
 from pipeline_platform.errors import UnknownSymbolError
 from pipeline_platform.sources.adapter import Adapter
 from pipeline_platform.sources.failures import Said
-from pipeline_platform.sources.http import About, Query
+from pipeline_platform.sources.http import Query
 from pipeline_platform.sources.quoting import Latest
 from pipeline_platform.sources.records import Odd, sort_out
+from pipeline_platform.sources.series import About
 from pipeline_platform.sources.shapes import Node
 
 LONGEST = timedelta(days=88)

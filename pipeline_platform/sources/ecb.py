@@ -12,12 +12,14 @@ import io
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
+from urllib.parse import quote
 
 from pipeline_platform.errors import UnknownSymbolError
 from pipeline_platform.sources.daily_rates import DailyRates, currencies
 from pipeline_platform.sources.failures import Said
-from pipeline_platform.sources.http import About, Query
+from pipeline_platform.sources.http import Query
 from pipeline_platform.sources.quoting import Latest
+from pipeline_platform.sources.series import About
 from pipeline_platform.sources.shapes import Node
 
 NO_VALUE = ("", "NaN")  # a day on which the bank was closed may still have a row
@@ -59,7 +61,7 @@ class Ecb(DailyRates):
         if base != "EUR":
             words = f"{self.name} has rates of EUR only; write EUR-{base} for {symbol} in prices.yaml."
             raise UnknownSymbolError(words, symbol)
-        path = f"/service/data/EXR/D.{other}.EUR.SP00.A"
+        path = f"/service/data/EXR/D.{quote(other, safe='')}.EUR.SP00.A"
         header, rows = self._http.ask(
             path,
             {**query, "format": "csvdata"},
@@ -84,5 +86,7 @@ class Ecb(DailyRates):
         if not rows:
             return [], []
         if len(rows[-1]) != len(rows[0]):
-            self._http.failed(f"{self.name} answered {path} with CSV that is not whole (row {len(rows)}).", about)
+            self._http.failures.failed(
+                f"{self.name} answered {path} with CSV that is not whole (row {len(rows)}).", about
+            )
         return rows[0], rows[1:]

@@ -15,8 +15,9 @@ from pipeline_platform.core.prices import Quote
 from pipeline_platform.errors import UnknownSymbolError
 from pipeline_platform.sources.daily_rates import DailyRates, currencies
 from pipeline_platform.sources.failures import Said
-from pipeline_platform.sources.http import About, Query
+from pipeline_platform.sources.http import Query
 from pipeline_platform.sources.quoting import Latest
+from pipeline_platform.sources.series import About
 from pipeline_platform.sources.shapes import Node
 
 _INVALID = re.compile(r"invalid currency: ([A-Za-z,]+)")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,22 +15,19 @@ import requests
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from pipeline_platform import __version__
-from pipeline_platform.core.budgets import EVERYTHING, Budget, Priority
+from pipeline_platform.core.budgets import Budget, Priority
 from pipeline_platform.errors import (
-    QuestionRefusedError,
-    SourceRefusedError,
     SourceUnavailableError,
     UnknownSymbolError,
 )
 from pipeline_platform.sources.failures import (
     FIRST_PAUSES,
-    LASTING,
     QUESTION_PAUSE,
     Said,
-    grown,
     is_error,
     is_page,
 )
+from pipeline_platform.sources.series import About, FailureSeries
 from pipeline_platform.sources.shapes import Node
 
 READ_MOST = 16 * 2**20  # bytes of an answer, unpacked
@@ -54,23 +50,11 @@ class Patience:
 PATIENT = Patience()
 
 
-@dataclass(frozen=True, slots=True)
-class About:
-    """What a request is about: `candles` or `quotes`, of one symbol or of several together."""
-
-    kind: str
-    symbol: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.kind} of {self.symbol}" if self.symbol else self.kind
-
-
 class HttpClient:
     """One source's door. Not for several threads at once.
 
     It does not repeat what failed: that is decided by who asked. Only a connection that could not be made, or that was
-    closed without an answer (an old one, kept alive too long), is tried a second time at once. How often and for how
-    long answers have been failures is remembered with the budget, for all workers together.
+    closed without an answer (an old one, kept alive too long), is tried a second time at once.
     """
 
     def __init__(
@@ -91,6 +75,7 @@ class HttpClient:
         self.spent = 0
         self._base_url = base_url.rstrip("/")
         self._budget, self._priority = budget, priority
+        self.failures = FailureSeries(source, budget)
         self._says_unknown, self._now = says_unknown, now
         self._patience, self._clock, self._sleep = patience, clock, sleep
         self._session = requests.Session()
@@ -106,13 +91,13 @@ class HttpClient:
         weight: float = 1,
         check: Callable[[Node], None] = lambda answer: None,  # noqa: ARG005
     ) -> Node:
-        """The JSON answer; numbers with a point become Decimal. `check` raises by `failed` what it finds in it."""
+        """The JSON answer; numbers with a point become Decimal. `check` raises by `failures` what it finds in it."""
 
         def read(body: bytes) -> Node:
             try:
                 value = json.loads(body, parse_float=Decimal, parse_constant=_no_number)
             except (ValueError, RecursionError):  # cut short, or the page of some proxy: it passes
-                self.failed(f"{self.source} answered {path} with what is not whole JSON.", about)
+                self.failures.failed(f"{self.source} answered {path} with what is not whole JSON.", about)
             if is_error(value):
                 self._fail(Said(HTTPStatus.OK, body, {}), path, about)
             answer = Node(value, self.source)
@@ -131,8 +116,8 @@ class HttpClient:
         weight: float = 1,
         accept: str = "*/*",
     ) -> T:
-        """What `read` makes of the body of a good answer. `read` raises by `failed` when it is none after all."""
-        failing = self._rest(about)
+        """What `read` makes of the body of a good answer. `read` raises by `failures` when it is none after all."""
+        failing = self.failures.rest(about)
         self._budget.take(weight, self._priority)
         self.spent += 1
         try:
@@ -149,50 +134,12 @@ class HttpClient:
             self._fail(Said(answer.status_code, body, answer.headers), path, about)
         value = read(body)
         if failing:
-            self._budget.answered(*_names(about))
+            self.failures.over(about)
         return value
-
-    def failed(
-        self, message: str, about: About, *, first: float = 0.0, named: float | None = None, question: bool = False
-    ) -> NoReturn:
-        """Remembers a failure, and raises it: as transient, until the same question has failed for a day.
-
-        `named`: the seconds that the source asks for; otherwise the pause grows from `first`. With `question` only this
-        question waits, otherwise everybody does.
-        """
-        if question and about.symbol is None:  # one of several symbols: each is asked for apart, and remembered then
-            raise QuestionRefusedError(message)
-        every, asked, refused = _names(about)
-        series = self._budget.failed(*((refused,) if question else (every, asked)))
-        seconds, lasted = named or grown(first, series[0].count), series[-1].lasted
-        if not question and seconds:
-            self._budget.pause(seconds)
-        if lasted >= LASTING:
-            raise SourceRefusedError(
-                f"{message} So it has for {lasted / 3600:.0f} hours: check base_url, the key and the symbols of "
-                f"{self.source} in prices.yaml, and whether this machine may ask it.",
-                about.symbol if question else None,
-            )
-        who = "This is not asked" if question else "Nobody asks it"
-        rest = f" {who} for {math.ceil(seconds)} s." if seconds else ""
-        kind = QuestionRefusedError if question else SourceUnavailableError
-        raise kind(f"{message}{rest}", retry_after=seconds or None)
 
     def close(self) -> None:
         """Closes the connections."""
         self._session.close()
-
-    def _rest(self, about: About) -> bool:
-        """Whether there are failures to forget after a good answer; raises while this question is to be left alone."""
-        failing = self._budget.failing(*_names(about))
-        refused = failing[-1]
-        if refused and (wait := grown(QUESTION_PAUSE, refused.count) - refused.ago) > 0:
-            raise QuestionRefusedError(
-                f"{self.source} has refused the {about} {refused.count} times in a row: this is not asked for "
-                f"{math.ceil(wait)} s.",
-                retry_after=wait,
-            )
-        return any(failing)
 
     def _send(self, path: str, query: Query | None, accept: str) -> requests.Response:
         def ask() -> requests.Response:
@@ -227,19 +174,24 @@ class HttpClient:
 
     def _fail(self, said: Said, path: str, about: About) -> NoReturn:
         words = f": {said.text[:SAID_CHARACTERS]}" if said.text else ""
-        message = f"{self.source} answered {path} with {said.status}{words}."
+        message = f"{self.source} answered {path} with {said.status}{words}.{_advice(said)}"
         if not said.is_page and self._says_unknown(said):
             which = about.symbol or "one of the symbols"
             raise UnknownSymbolError(f"{message} It does not know {which}: correct it in prices.yaml.", about.symbol)
         named = said.named_pause(self._now())
         if said.of_question and not named:
-            self.failed(message, about, first=QUESTION_PAUSE, question=True)
-        self.failed(message, about, first=FIRST_PAUSES.get(said.status, 0.0), named=named)
+            self.failures.failed(message, about, first=QUESTION_PAUSE, question=True)
+        self.failures.failed(message, about, first=FIRST_PAUSES.get(said.status, 0.0), named=named)
 
 
-def _names(about: About) -> tuple[str, str, str]:
-    """What failures are remembered by: the source's in a row, this question's, and this question's refusals."""
-    return EVERYTHING, str(about), f"{about}, refused"
+def _advice(said: Said) -> str:
+    """What is worth a look when it stays so."""
+    if said.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return " If this stays, check the key in prices.yaml, and whether this machine may ask."
+    if 300 <= said.status < 400:
+        where = said.headers.get("Location", "elsewhere")[:SAID_CHARACTERS]
+        return f" It points to {where}: check base_url in prices.yaml."
+    return ""
 
 
 def _no_number(name: str) -> NoReturn:

@@ -19,9 +19,10 @@ from pipeline_platform.core.time_ranges import TimeRange
 from pipeline_platform.errors import UnknownSymbolError
 from pipeline_platform.sources.adapter import Adapter
 from pipeline_platform.sources.failures import QUESTION_PAUSE, Said, named_pause
-from pipeline_platform.sources.http import About, Query
+from pipeline_platform.sources.http import Query
 from pipeline_platform.sources.quoting import Latest
 from pipeline_platform.sources.records import Odd, sort_out
+from pipeline_platform.sources.series import About
 from pipeline_platform.sources.shapes import Node
 
 KEPT = 720
@@ -63,7 +64,7 @@ class Kraken(Adapter):
         return {symbol: lambda: self._last_trade(symbol, rows)}
 
     def _last_trade(self, symbol: str, rows: list[Node]) -> Quote:
-        trades = sort_out(rows, _traded, lambda at, row: self._quote(symbol, row.items()[0], at))
+        trades = sort_out(rows, _traded, lambda at, row: self._quote(symbol, row.item(0), at))
         if not trades.usable:
             words = trades.odd[0].why if trades.odd else "there has been no trade"
             Node(None, self.name, "the last trade").odd(f"cannot be had: {words}")
@@ -83,7 +84,9 @@ class Kraken(Adapter):
         return [replace(each, closed=False) if each.open_time == last else each for each in candles], odd
 
     def _candle(self, symbol: str, interval: Interval, at: datetime, row: Node) -> Candle:
-        open_, high, low, close, _, volume = (each.decimal() for each in row.items(length=CANDLE_FIELDS)[1:7])
+        open_, high, low, close, _, volume = (
+            each.decimal() for each in row.items(length=CANDLE_FIELDS, only=range(1, 7))
+        )
         closed = self._closed(at, interval)
         return Candle(self.name, symbol, interval, at, open_, high, low, close, volume, closed)
 
@@ -107,11 +110,10 @@ class Kraken(Adapter):
             words = f"{message} It does not know {about.symbol}: correct it in prices.yaml."
             raise UnknownSymbolError(words, about.symbol)
         if all(each.startswith(OF_QUESTIONS) for each in errors):
-            self._http.failed(message, about, first=QUESTION_PAUSE, question=True)
+            self._http.failures.failed(message, about, first=QUESTION_PAUSE, question=True)
         first = max((THROTTLES[name] for name in THROTTLES for each in errors if each.startswith(name)), default=0.0)
-        self._http.failed(message, about, first=first, named=named_pause(" ".join(errors), self._clock()))
+        self._http.failures.failed(message, about, first=first, named=named_pause(" ".join(errors), self._clock()))
 
 
 def _traded(row: Node) -> datetime:
-    fields = row.items()
-    return fields[2].moment() if len(fields) > 2 else row.wrong("a trade of price, volume and time", structure=True)
+    return row.item(2).moment()

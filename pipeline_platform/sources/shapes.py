@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
+from pipeline_platform.core.numbers import as_json
 from pipeline_platform.core.prices import EPOCH
 from pipeline_platform.errors import SourceShapeError
 
@@ -39,11 +40,18 @@ class Node:
         message = f"{self.source} answered with a shape we do not know: {why}. {ADVICE}"
         raise SourceShapeError(message, why, structure=structure)
 
-    def items(self, *, length: int | None = None) -> list[Node]:
-        """The members of a list; with `length`, of exactly so many."""
+    def items(self, *, length: int | None = None, only: range | None = None) -> list[Node]:
+        """The members of a list; with `length`, of exactly so many; with `only`, those with these numbers."""
         if not isinstance(self.value, list) or length not in (None, len(self.value)):
             self.wrong("a list" if length is None else f"a list of {length}", structure=True)
-        return [Node(each, self.source, f"{self.path}[{number}]") for number, each in enumerate(self.value)]
+        numbers = range(len(self.value)) if only is None else only
+        return [Node(self.value[number], self.source, f"{self.path}[{number}]") for number in numbers]
+
+    def item(self, number: int) -> Node:
+        """One member of a list that is long enough."""
+        if not isinstance(self.value, list) or len(self.value) <= number:
+            self.wrong("a list" if not number else f"a list of {number + 1} or more", structure=True)
+        return Node(self.value[number], self.source, f"{self.path}[{number}]")
 
     def field(self, name: str) -> Node:
         """A member of an object that has to be there."""
@@ -72,8 +80,11 @@ class Node:
         value = self.value
         if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
             self.wrong("a number")
+        written = as_json(value) if isinstance(value, str) else value
+        if written is None:
+            self.wrong("a number")
         try:
-            number = Decimal(value)
+            number = Decimal(written)
         except InvalidOperation:
             self.wrong("a number")
         if not number.is_finite() or (number and abs(number.adjusted()) > _LARGEST_EXPONENT):

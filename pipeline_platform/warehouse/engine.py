@@ -81,7 +81,7 @@ def kind_of(error: BaseException) -> FailureKind:
     original = getattr(error, "orig", error)
     state = getattr(original, "sqlstate", None)
     if state is not None:
-        return of_sqlstate(state)
+        return of_sqlstate(state, _hint(original))
     away = isinstance(original, psycopg.OperationalError | psycopg.InterfaceError)
     if away or isinstance(error, sa.exc.TimeoutError):
         return FailureKind.TRANSIENT
@@ -100,7 +100,7 @@ def warehouse_errors() -> Iterator[None]:
         yield
     except BaseException as error:
         if (interrupt := interrupt_behind(error, before)) not in (None, error):
-            raise interrupt from None  # type: ignore[misc]
+            raise interrupt from None
         if not isinstance(error, sa.exc.DBAPIError | sa.exc.TimeoutError | psycopg.Error):
             raise
         raise _ours(error) from error
@@ -114,4 +114,9 @@ def _ours(error: Exception) -> Exception:
     kind = kind_of(error)
     if kind is FailureKind.TRANSIENT and (state is None or state.startswith(("08", "57P"))):
         return WarehouseUnavailableError("The warehouse cannot be reached.")
-    return _ERRORS[kind](f"The warehouse refused ({state or type(original).__name__}): {message}")
+    advice = f" {_hint(original)}" if kind is FailureKind.PERMANENT and (state or "").startswith("53") else ""
+    return _ERRORS[kind](f"The warehouse refused ({state or type(original).__name__}): {message}{advice}")
+
+
+def _hint(error: object) -> str:
+    return (error.diag.message_hint or "") if isinstance(error, psycopg.Error) else ""

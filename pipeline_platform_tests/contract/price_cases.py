@@ -21,6 +21,7 @@ from pipeline_platform.sources.catalog import KINDS, open_source
 from pipeline_platform.sources.http import Patience
 from pipeline_platform.sources.plan import SourcePlan
 from pipeline_platform.sources.protocol import Source
+from pipeline_platform_tests.contract import price_rows
 
 NOW = datetime(2026, 11, 20, 18, 20, 30, tzinfo=UTC)  # a Friday
 TODAY = NOW.replace(hour=0, minute=0, second=0)
@@ -185,88 +186,6 @@ def _midnight(day: date) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
-def _itself(body: Any) -> Any:
-    return body
-
-
-def _replaced(_: Any, rows: Any) -> Any:
-    return rows
-
-
-def _with(column: Any, value: Any) -> Callable[[Any], Any]:
-    """A row with another value in a column."""
-
-    def change(row: Any) -> Any:
-        return {**row, column: value} if isinstance(row, dict) else [*row[:column], value, *row[column + 1 :]]
-
-    return change
-
-
-def _later(amount: int) -> Callable[[Any], Any]:
-    """A row whose time, a number, is later."""
-    return lambda row: [row[0] + amount, *row[1:]]
-
-
-def _upside_down(high: int, low: int) -> Callable[[Any], Any]:
-    """A row whose high is below its low."""
-
-    def change(row: Any) -> Any:
-        row = list(row)
-        row[high] = type(row[high])(float(row[low]) / 2)
-        return row
-
-    return change
-
-
-def _long(length: int) -> Callable[[Any], Any]:
-    """A row with another number of members."""
-    return lambda row: [*row, "0"][:length]
-
-
-def _kraken_rows(body: Any) -> Any:
-    return next(rows for name, rows in body["result"].items() if name != "last")
-
-
-def _kraken_with(body: Any, rows: Any) -> Any:
-    [name] = [name for name in body["result"] if name != "last"]
-    return {"error": [], "result": {name: rows, "last": 0}}
-
-
-def _gecko_rows(body: Any) -> Any:
-    return body["prices"]
-
-
-def _gecko_with(body: Any, rows: Any) -> Any:
-    return {**body, "prices": rows}
-
-
-def _v1_rows(body: Any) -> Any:
-    return [[day, rates] for day, rates in body["rates"].items()]
-
-
-def _v1_with(body: Any, rows: Any) -> Any:
-    return {**body, "rates": dict(rows)}
-
-
-def _csv_rows(body: str) -> Any:
-    return body.split("\r\n")[1:-1]
-
-
-def _cell(column: int, value: str) -> Callable[[str], str]:
-    """A line of CSV with another value."""
-
-    def change(line: str) -> str:
-        cells = line.split(",")
-        cells[column] = value
-        return ",".join(cells)
-
-    return change
-
-
-def _csv_with(body: str, rows: Any) -> str:
-    return "\r\n".join([body.split("\r\n")[0], *rows, ""])
-
-
 def _exchange(kind: str, symbol: str, other: str, page: int, path: str, quotes: str, unknown: str) -> dict[str, Any]:
     return {
         "kind": kind,
@@ -285,23 +204,23 @@ def _exchange(kind: str, symbol: str, other: str, page: int, path: str, quotes: 
 def _binance(kind: str) -> Case:
     return Case(
         **_exchange(kind, "BTCUSDT", "ETHUSDT", 1000, "/api/v3/klines", "/api/v3/ticker/24hr", "NOPEUSDT"),
-        rows=_itself,
-        with_rows=_replaced,
+        rows=price_rows.itself,
+        with_rows=price_rows.replaced,
         to_microseconds=1000,
         broken=((lambda _: {"data": []}, "the whole answer"), (lambda _: 5, "the whole answer")),
         odd=(
-            (_later(8 * 60_000 + 14_789), "is not the start of a 1h candle"),
-            (_long(11), "should be a list of 12"),
-            (_long(13), "should be a list of 12"),
-            (_with(0, "2026-01-01"), "[0] should be a number"),
-            (_with(0, None), "[0] should be a number and is None"),
-            (_with(1, None), "[1] should be a number and is None"),
-            (_with(3, "a lot"), "[3] should be a number"),
-            (_with(4, True), "[4] should be a number"),
-            (_with(4, "1e400"), "[4] should be a number of a usual size"),
-            (_with(5, "Infinity"), "[5] should be a number of a usual size"),
-            (_with(5, "-3"), "volume -3 is negative"),
-            (_upside_down(2, 3), "is below low"),
+            (price_rows.later(8 * 60_000 + 14_789), "is not the start of a 1h candle"),
+            (price_rows.long(11), "should be a list of 12"),
+            (price_rows.long(13), "should be a list of 12"),
+            (price_rows.with_value(0, "2026-01-01"), "[0] should be a number"),
+            (price_rows.with_value(0, None), "[0] should be a number and is None"),
+            (price_rows.with_value(1, None), "[1] should be a number and is None"),
+            (price_rows.with_value(3, "a lot"), "[3] should be a number"),
+            (price_rows.with_value(4, True), "[4] should be a number"),
+            (price_rows.with_value(4, "1e400"), "[4] should be a number of a usual size"),
+            (price_rows.with_value(5, "Infinity"), "[5] should be a number of a usual size"),
+            (price_rows.with_value(5, "-3"), "volume -3 is negative"),
+            (price_rows.upside_down(2, 3), "is below low"),
             (lambda _: None, "should be a list"),
         ),
     )
@@ -315,24 +234,24 @@ CASES = [
             *("coinbase", "BTC-USD", "ETH-USD", 300),
             *("/products/BTC-USD/candles", "/products/BTC-USD/ticker", "NOPE-USD"),
         ),
-        rows=_itself,
-        with_rows=_replaced,
+        rows=price_rows.itself,
+        with_rows=price_rows.replaced,
         to_microseconds=1_000_000,
         broken=((lambda _: {"candles": []}, "the whole answer"), (lambda _: 5, "the whole answer")),
         odd=(
-            (_later(61), "is not the start of a 1h candle"),
-            (_long(5), "should be a list of 6"),
-            (_with(0, None), "[0] should be a number and is None"),
-            (_with(2, ""), "[2] should be a number"),
-            (_with(5, None), "[5] should be a number and is None"),
-            (_with(5, [1]), "[5] should be a number"),
-            (_upside_down(2, 1), "is below low"),
+            (price_rows.later(61), "is not the start of a 1h candle"),
+            (price_rows.long(5), "should be a list of 6"),
+            (price_rows.with_value(0, None), "[0] should be a number and is None"),
+            (price_rows.with_value(2, ""), "[2] should be a number"),
+            (price_rows.with_value(5, None), "[5] should be a number and is None"),
+            (price_rows.with_value(5, [1]), "[5] should be a number"),
+            (price_rows.upside_down(2, 1), "is below low"),
         ),
     ),
     Case(
         **_exchange("kraken", "XBTUSD", "ETHUSD", 720, "/0/public/OHLC", "/0/public/Trades", "NOPEUSD"),
-        rows=_kraken_rows,
-        with_rows=_kraken_with,
+        rows=price_rows.kraken_rows,
+        with_rows=price_rows.kraken_with,
         to_microseconds=1_000_000,
         broken=(
             (lambda _: [], "the whole answer"),
@@ -341,12 +260,12 @@ CASES = [
             (lambda _: {"error": [], "result": {"last": 1}}, "result"),
         ),
         odd=(
-            (_later(7), "is not the start of a 1h candle"),
-            (_long(7), "should be a list of 8"),
-            (_with(0, "soon"), "[0] should be a number"),
-            (_with(4, None), "[4] should be a number and is None"),
-            (_with(6, {}), "[6] should be a number"),
-            (_upside_down(2, 3), "is below low"),
+            (price_rows.later(7), "is not the start of a 1h candle"),
+            (price_rows.long(7), "should be a list of 8"),
+            (price_rows.with_value(0, "soon"), "[0] should be a number"),
+            (price_rows.with_value(4, None), "[4] should be a number and is None"),
+            (price_rows.with_value(6, {}), "[6] should be a number"),
+            (price_rows.upside_down(2, 3), "is below low"),
         ),
     ),
     Case(
@@ -356,17 +275,17 @@ CASES = [
         interval=Interval.HOUR,
         path="/api/v3/coins/bitcoin/market_chart/range",
         expect=_hourly_points("bitcoin", "BTC"),
-        rows=_gecko_rows,
-        with_rows=_gecko_with,
+        rows=price_rows.gecko_rows,
+        with_rows=price_rows.gecko_with,
         broken=(
             (lambda _: {"price": []}, "prices"),
             (lambda _: {"prices": {}}, "prices"),
         ),
         odd=(
-            (_long(3), "should be a list of 2"),
-            (_with(0, -1), "[0] should be a time since 1970"),
-            (_with(1, None), "[1] should be a number and is None"),
-            (_with(1, -2), "[1] should be a price"),
+            (price_rows.long(3), "should be a list of 2"),
+            (price_rows.with_value(0, -1), "[0] should be a time since 1970"),
+            (price_rows.with_value(1, None), "[1] should be a number and is None"),
+            (price_rows.with_value(1, -2), "[1] should be a price"),
             (lambda _: None, "should be a list"),
         ),
         quotes_path="/api/v3/simple/price",
@@ -382,16 +301,16 @@ CASES = [
         interval=Interval.DAY,
         path="/v2/rates",
         expect=_fixings("EUR-USD", "EUR", "USD"),
-        rows=_itself,
-        with_rows=_replaced,
+        rows=price_rows.itself,
+        with_rows=price_rows.replaced,
         broken=((lambda _: {"rates": {}}, "the whole answer"),),
         odd=(
-            (_with("rate", "many"), ".rate should be a number"),
-            (_with("rate", None), ".rate should be a number and is None"),
-            (_with("rate", 0), ".rate should be a rate above 0"),
-            (_with("date", 20260101), ".date should be text"),
-            (_with("date", "01.02.2026"), ".date should be a date"),
-            (_with("base", "CHF"), ".base should be EUR, as asked"),
+            (price_rows.with_value("rate", "many"), ".rate should be a number"),
+            (price_rows.with_value("rate", None), ".rate should be a number and is None"),
+            (price_rows.with_value("rate", 0), ".rate should be a rate above 0"),
+            (price_rows.with_value("date", 20260101), ".date should be text"),
+            (price_rows.with_value("date", "01.02.2026"), ".date should be a date"),
+            (price_rows.with_value("base", "CHF"), ".base should be EUR, as asked"),
             (lambda row: {"date": row["date"], "base": row["base"], "quote": "USD"}, ".rate is missing"),
         ),
         quotes_path="/v2/rates",
@@ -406,18 +325,18 @@ CASES = [
         interval=Interval.DAY,
         path="/v1/",
         expect=_fixings("EUR-USD", "EUR", "USD"),
-        rows=_v1_rows,
-        with_rows=_v1_with,
+        rows=price_rows.v1_rows,
+        with_rows=price_rows.v1_with,
         broken=(
             (lambda _: [], "the whole answer"),
             (lambda body: {"base": body["base"]}, "rates"),
         ),
         odd=(
             (lambda row: [f"day {row[0]}", row[1]], "(its name) should be a date"),
-            (_with(1, {"USD": None}), ".USD should be a number and is None"),
-            (_with(1, {"USD": "-1"}), ".USD should be a rate above 0"),
-            (_with(1, {}), ".USD is missing"),
-            (_with(1, None), "should be an object"),
+            (price_rows.with_value(1, {"USD": None}), ".USD should be a number and is None"),
+            (price_rows.with_value(1, {"USD": "-1"}), ".USD should be a rate above 0"),
+            (price_rows.with_value(1, {}), ".USD is missing"),
+            (price_rows.with_value(1, None), "should be an object"),
         ),
         quotes_path="/v1/latest",
         currency="EUR",
@@ -431,16 +350,16 @@ CASES = [
         interval=Interval.DAY,
         path="/service/data/EXR/D.USD.EUR.SP00.A",
         expect=_fixings("EUR-USD", "EUR", "USD"),
-        rows=_csv_rows,
-        with_rows=_csv_with,
+        rows=price_rows.csv_rows,
+        with_rows=price_rows.csv_with,
         broken=(
             (lambda body: body.replace("OBS_VALUE", "VALUE"), "line 2.OBS_VALUE"),
             (lambda body: body.replace("TIME_PERIOD", "DAY"), "line 2.TIME_PERIOD"),
         ),
         odd=(
-            (_cell(6, "26-11-02"), ".TIME_PERIOD should be a date"),
-            (_cell(7, "a lot"), ".OBS_VALUE should be a number"),
-            (_cell(7, "0"), ".OBS_VALUE should be a rate above 0"),
+            (price_rows.cell(6, "26-11-02"), ".TIME_PERIOD should be a date"),
+            (price_rows.cell(7, "a lot"), ".OBS_VALUE should be a number"),
+            (price_rows.cell(7, "0"), ".OBS_VALUE should be a rate above 0"),
             (lambda line: f"{line},more", "should be an object"),
         ),
         quotes_path="/service/data/EXR/D.USD.EUR.SP00.A",

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from pipeline_platform.core.budgets import Allowance, Budget, Priority
+from pipeline_platform.core.budgets import Allowance, Budget, Failing, Priority
 from pipeline_platform.errors import QueueUnavailableError, SettingError, SourceUnavailableError
 from pipeline_platform.queue.budgets import RedisBudget
 from pipeline_platform.queue.budgets_memory import MemoryBudget
@@ -186,6 +186,41 @@ def test_live_work_is_served_while_backfills_hammer(opened: Open) -> None:
         thread.join()
     assert max(waits) < 0.15
     assert taken[0] > 10
+
+
+def test_failures_are_known_to_everybody_of_the_source_until_a_good_answer(opened: Open) -> None:
+    budget, same, other = opened(SLOW), opened(SLOW), opened(SLOW, source="kraken")
+    assert budget.failing("*", "candles of X") == [None, None]
+    assert [each.count for each in budget.failed("*", "candles of X")] == [1, 1]
+    assert [each.count for each in same.failed("*", "quotes of é|\n")] == [1, 1]  # they were under way together
+    known = same.failing("*", "candles of X", "quotes of é|\n", "what")
+    assert [each and each.count for each in known] == [1, 1, 1, None]
+    assert other.failing("*") == [None]
+    same.answered("*", "candles of X")
+    assert [each and each.count for each in budget.failing("*", "candles of X", "quotes of é|\n")] == [None, None, 1]
+
+
+def test_failures_last_since_the_first_and_are_forgotten_two_days_after_the_last(client: redis.Redis) -> None:
+    clock = [1000.0]
+    in_memory = MemoryBudget("binance", SLOW, clock=lambda: clock[0])
+    in_redis = RedisBudget(client, "binance", SLOW)
+    for hours in (0, 20, 20, 44):  # two workers at once
+        clock[0] = 1000.0 + hours * 3600
+        [found] = in_memory.failed("x")
+    assert found == Failing(3, lasted=44 * 3600, ago=0)
+    clock[0] += 49 * 3600
+    assert in_memory.failing("x") == [None]
+    assert in_memory.failed("x") == [Failing(1, lasted=0, ago=0)]
+    now = time.time()
+    client.hset("pp:budget:binance:failing", "x", f"3 {now - 44 * 3600:.3f} {now - 60:.3f}")
+    client.hset("pp:budget:binance:failing", "y", f"3 {now - 99 * 3600:.3f} {now - 49 * 3600:.3f}")
+    there, forgotten = in_redis.failing("x", "y")
+    assert there is not None
+    assert there.count == 3
+    assert [there.lasted, there.ago] == pytest.approx([44 * 3600, 60], abs=30)
+    assert forgotten is None
+    assert [each.count for each in in_redis.failed("x", "y")] == [4, 1]
+    assert 0 < client.ttl("pp:budget:binance:failing") <= 2 * 86_400
 
 
 PROCESS = """

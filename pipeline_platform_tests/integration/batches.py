@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import orjson
@@ -22,29 +23,41 @@ from pipeline_platform.warehouse.reconcile import Agreement, facts_equal_ledger,
 
 NOW_MS = 1_763_712_000_000  # 2025-11-21 08:00 UTC
 TELEMETRY = load_specs()["telemetry"]
+# Further than a stream of a file may reach: tests have events of any time.
+WIDEST = {"retention_days": 36_500, "future_tolerance": timedelta(days=36_500)}
+
+
+def reaching(spec: StreamSpec) -> StreamSpec:
+    """The stream, for events of any time."""
+    return spec.model_copy(update={"policies": spec.policies.model_copy(update=WIDEST)})
+
+
 # Two measures that may be absent and be negative: what NULLs and cancellation need.
-WIDE = parse_spec(
-    """
+WIDE = reaching(
+    parse_spec(
+        """
 name: wide
 dimensions: {site: {}, unit: {default: none}}
 measures:
   a: {required: false, negatives: keep}
   b: {required: false, negatives: keep}
-policies: {retention_days: 36500, future_tolerance: 36500d}
 """,
-    "wide.yaml",
+        "wide.yaml",
+    )
 )
 
 # Event ids are unique for an hour.
-UNIQUE = parse_spec(
-    """
+UNIQUE = reaching(
+    parse_spec(
+        """
 name: payments
 dimensions: [shop]
 measures: [amount]
-policies: {retention_days: 36500, unique_for: 1h, future_tolerance: 36500d}
+policies: {unique_for: 1h}
 unique_event_id: true
 """,
-    "payments.yaml",
+        "payments.yaml",
+    )
 )
 
 

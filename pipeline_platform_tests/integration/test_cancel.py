@@ -21,6 +21,7 @@ from dagster._utils.interrupts import capture_interrupts
 
 from pipeline_platform.core.edits import Edit
 from pipeline_platform.core.rollups import Grain
+from pipeline_platform.local.price_server.faults import Fault
 from pipeline_platform.local.price_server.server import PriceServer
 from pipeline_platform.orchestration.partition_ranges import range_tags
 from pipeline_platform.warehouse.dead_letters import LetterFilter
@@ -40,8 +41,13 @@ where datname = current_database() and application_name = 'pipeline-platform run
 """
 
 
-def canceled(engine: sa.Engine, instance: dg.DagsterInstance, table: str, run: Callable[[], object]) -> dg.DagsterRun:
-    """Runs while `table` is locked, is canceled as the launcher does it once it waits, and gives the run."""
+def canceled(
+    engine: sa.Engine, instance: dg.DagsterInstance, table: str, run: Callable[[], object], *, asked: bool = True
+) -> dg.DagsterRun:
+    """Runs while `table` is locked, cancels it as the launcher does once it waits, and gives the run.
+
+    Not `asked`: somebody else ends its process.
+    """
     waited: list[int] = []
     over = threading.Event()
 
@@ -49,9 +55,7 @@ def canceled(engine: sa.Engine, instance: dg.DagsterInstance, table: str, run: C
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             while not waited and not over.is_set():
                 waited.extend(connection.execute(sa.text(WAITING)).scalars())
-        (started,) = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
-        instance.report_run_canceling(started)
-        os.kill(os.getpid(), signal.SIGTERM)
+        terminate(instance) if asked else os.kill(os.getpid(), signal.SIGTERM)
 
     thread = threading.Thread(target=cancel)
     with engine.begin() as connection:
@@ -64,8 +68,15 @@ def canceled(engine: sa.Engine, instance: dg.DagsterInstance, table: str, run: C
         gone = sa.text("select count(*) = 0 from pg_stat_activity where pid = any(:pids)")
         wait_until("the server has stopped", lambda: bool(connection.scalar(gone, {"pids": waited})))
     (ended,) = instance.get_runs(limit=1)
-    assert ended.status is dg.DagsterRunStatus.CANCELED
+    assert ended.status is (dg.DagsterRunStatus.CANCELED if asked else dg.DagsterRunStatus.FAILURE)
     return ended
+
+
+def terminate(instance: dg.DagsterInstance) -> None:
+    """As the launcher does it."""
+    (started,) = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+    instance.report_run_canceling(started)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def says_canceled(engine: sa.Engine, run: dg.DagsterRun, table: str) -> None:
@@ -95,6 +106,14 @@ def test_an_ingest_run_wherever_it_is_and_its_batch_is_loaded_once_in_the_end(st
     assert stack.run(request).success
     assert rows(stack.engine, "select attempt, events_loaded, events_rejected from assets") == [(6, 1, 1)]
     assert rows(stack.engine, "select count(*) from telemetry") == [(1,)]
+
+
+def test_an_end_that_nobody_asked_dagster_for_is_lost(stack: Stack) -> None:  # noqa: F811
+    stack.post(reading(1.0))
+    (request,) = stack.tick()
+    run = canceled(stack.engine, stack.instance, "telemetry_minutes", partial(stack.run, request), asked=False)
+    query = "select state, error_kind, error_class, run_id from assets"
+    assert rows(stack.engine, query) == [("failed", "lost", "RunInterrupted", run.run_id)]
 
 
 def test_a_replay(stack: Stack) -> None:  # noqa: F811
@@ -147,3 +166,23 @@ def test_prices(prices: PriceStack) -> None:
         run = canceled(prices.engine, prices.instance, table, partial(prices.run, job, first, last))
         says_canceled(prices.engine, run, table)
     assert prices.rows("select count(*) from assets where asset_key = 'prices/candles'") == [(366,)]
+
+
+def test_a_run_that_waits_for_a_source(prices: PriceStack) -> None:
+    over = threading.Event()
+
+    def cancel() -> None:
+        while not prices.server.requests.total() and not over.is_set():
+            pass
+        terminate(prices.instance)
+
+    prices.server.faults.set("/", Fault(hang=60))
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    with capture_interrupts():
+        prices.run("prices_candles", "2024-02-28|demo:BTCUSDT", "2024-02-29|demo:BTCUSDT")
+    over.set()
+    thread.join()
+    (run,) = prices.instance.get_runs(limit=1)
+    assert run.status is dg.DagsterRunStatus.CANCELED
+    says_canceled(prices.engine, run, "price_candles")

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 
 from pipeline_platform.core.streams import StreamSpec, parse_spec
 from pipeline_platform.core.windows import to_datetime
-from pipeline_platform.errors import TransientError
-from pipeline_platform.warehouse.engine import connect
+from pipeline_platform.errors import PermanentError, TransientError
+from pipeline_platform.warehouse.engine import connect, warehouse_errors
 from pipeline_platform.warehouse.load import load
 from pipeline_platform.warehouse.migrate import migrate
 from pipeline_platform.warehouse.partitions import close_days, drop_expired, ensure_partitions, partitions
@@ -142,11 +142,6 @@ def test_a_day_that_no_event_has_gets_no_partition(engine: sa.Engine, day: str) 
 
 @pytest.mark.parametrize("day", ["date '1900-01-01'", "current_date + 36525"])
 def test_the_first_and_the_last_day_of_events_get_one(engine: sa.Engine, day: str) -> None:
-    # As far as any stream's policies reach: an event that was accepted can be loaded.
-    longest = timedelta(days=36_500)
-    assert TELEMETRY.policies.model_validate({"future_tolerance": "36500d"}).future_tolerance == longest
-    with pytest.raises(ValueError, match="at most 36500d"):
-        TELEMETRY.policies.model_validate({"future_tolerance": "36501d"})
     with engine.begin() as connection:
         assert connection.scalar(sa.text(f"select pipeline_ensure_partition('telemetry', {day})")) is True
 
@@ -213,3 +208,15 @@ def test_the_loaders_sessions_are_in_utc(warehouse_url: str) -> None:
 
 def _kept_for(days: int) -> StreamSpec:
     return TELEMETRY.model_copy(update={"policies": TELEMETRY.policies.model_copy(update={"retention_days": days})})
+
+
+def test_a_full_table_of_locks_is_for_somebody_to_act_on(engine: sa.Engine) -> None:
+    def take() -> None:
+        with warehouse_errors(), engine.begin() as connection:
+            connection.execute(sa.text("select count(pg_advisory_xact_lock(n)) from generate_series(1, 1000000) n"))
+
+    with pytest.raises(PermanentError, match=r'out of shared memory.*"max_locks_per_transaction"') as told:
+        take()
+    assert type(told.value) is PermanentError
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text("show max_locks_per_transaction")) == "512"

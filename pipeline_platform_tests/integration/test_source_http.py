@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import socket
 import subprocess
@@ -33,9 +34,10 @@ from pipeline_platform.queue.budgets import RedisBudget
 from pipeline_platform.queue.connection import connect
 from pipeline_platform.sources.catalog import KINDS, open_source
 from pipeline_platform.sources.failures import named_pause, retry_after
-from pipeline_platform.sources.http import About, HttpClient, Patience
+from pipeline_platform.sources.http import HttpClient, Patience
 from pipeline_platform.sources.plan import SourcePlan
 from pipeline_platform.sources.protocol import Source
+from pipeline_platform.sources.series import About
 from pipeline_platform_tests.contract.price_cases import Purse, Rejected
 
 NOW = datetime(2026, 11, 20, 18, 20, 30, tzinfo=UTC)
@@ -136,6 +138,77 @@ def test_prices_are_exact_decimals(server: PriceServer) -> None:
     [candle] = source.candles("BTC-USD", Interval.HOUR, HOURS, Rejected())
     assert (candle.low, candle.high, candle.close) == (Decimal("0.1"), Decimal("0.3"), Decimal("0.2"))
     assert candle.volume == Decimal("0.00000001")
+    source.close()
+
+
+WEEKEND = TimeRange(datetime(2026, 11, 14, tzinfo=UTC), datetime(2026, 11, 16, tzinfo=UTC))
+
+
+@pytest.mark.parametrize("kind", ["frankfurter", "frankfurter_v1", "ecb"])
+@pytest.mark.parametrize(
+    ("first", "days"),
+    [
+        pytest.param("2026-11-14", 2, id="a weekend"),
+        pytest.param("2026-11-15", 1, id="a Sunday"),
+        pytest.param("2026-04-03", 4, id="Easter"),
+        pytest.param("2025-12-25", 2, id="Christmas"),
+        pytest.param("2026-01-01", 1, id="New Year"),
+    ],
+)
+def test_a_range_without_a_working_day_is_nothing(server: PriceServer, kind: str, first: str, days: int) -> None:
+    start = datetime.fromisoformat(first).replace(tzinfo=UTC)
+    source, rejected = _open(kind, server.url, "EUR-USD"), Rejected()
+    assert list(source.candles("EUR-USD", Interval.DAY, TimeRange(start, start + timedelta(days=days)), rejected)) == []
+    assert rejected.found == []
+    assert source.spent <= 2  # the second says that the symbol is known
+    source.close()
+
+
+@pytest.mark.parametrize("kind", ["frankfurter", "frankfurter_v1", "ecb"])
+@pytest.mark.parametrize("symbol", ["EUR-XXX", "EUR-USDD", "EURUSD", "-", "EUR-"])
+def test_an_unknown_currency_is_no_range_without_a_working_day(server: PriceServer, kind: str, symbol: str) -> None:
+    source = _open(kind, server.url, "EUR-USD")
+    with pytest.raises(UnknownSymbolError) as caught:
+        list(source.candles(symbol, Interval.DAY, WEEKEND, Rejected()))
+    assert caught.value.symbol == symbol
+    assert list(source.quotes([symbol, "EUR-USD"]).refused) == [symbol]
+    source.close()
+
+
+@pytest.mark.parametrize("kind", ["frankfurter", "frankfurter_v1", "ecb"])
+@pytest.mark.parametrize(
+    "body",
+    ["<html>404</html>", "404 page not found", {"message": "no Route matched with those values"}, {"status": 404}],
+)
+def test_a_proxys_404_is_neither_nothing_nor_an_unknown_currency(server: PriceServer, kind: str, body: object) -> None:
+    source = _open(kind, server.url, "EUR-USD")
+    server.faults.set("/", Fault(status=404, body=body))
+    with pytest.raises(SourceUnavailableError, match="404"):
+        list(source.candles("EUR-USD", Interval.DAY, WEEKEND, Rejected()))
+    answer: object = None
+    with contextlib.suppress(SourceUnavailableError):
+        answer = source.quotes(["EUR-USD"]).refused
+    assert not answer
+    source.close()
+
+
+@pytest.mark.parametrize("missing", [1, 2, 4])
+@pytest.mark.parametrize("value", ["", "NaN"])
+def test_the_ecbs_last_rows_without_a_value_leave_the_one_before(server: PriceServer, missing: int, value: str) -> None:
+    source = _open("ecb", server.url, "EUR-USD")
+    whole = list(source.candles("EUR-USD", Interval.DAY, TimeRange(NOW - timedelta(days=20), NOW), Rejected()))
+
+    def without(body: str) -> str:
+        header, *lines = body.split("\r\n")[:-1]
+        cut = [[*line.split(",")[:7], value, *line.split(",")[8:]] for line in lines[-missing:]]
+        return "\r\n".join([header, *lines[:-missing], *(",".join(each) for each in cut), ""])
+
+    server.faults.set("/service/data", Fault(change=without))
+    [quote] = source.quotes(["EUR-USD"]).found
+    assert (quote.at, quote.price) == (whole[-1 - missing].open_time, whole[-1 - missing].close)
+    rejected = Rejected()
+    candles = list(source.candles("EUR-USD", Interval.DAY, TimeRange(NOW - timedelta(days=20), NOW), rejected))
+    assert (candles, rejected.found) == (whole[:-missing], [])
     source.close()
 
 
@@ -319,6 +392,34 @@ def test_429_to_one_worker_stops_all_workers_of_that_source(server: PriceServer,
         assert server.requests.total() == 1
         for worker in workers:
             worker.close()
+
+
+def test_a_refusal_without_a_known_reason_holds_all_workers_from_that_question_alone(
+    server: PriceServer, redis_url: str
+) -> None:
+    with connect(redis_url) as client:
+        plan = SourcePlan(name="coinbase", kind="coinbase", base_url=server.url, instruments={"BTC-USD": "BTC-USD"})
+        budget = RedisBudget(client, "coinbase", KINDS["coinbase"].allowance, patience=0)
+        one, other = (open_source(plan, budget, Priority.LIVE, environ={}) for _ in range(2))
+        server.faults.set("/products/BTC-USD/ticker", Fault(status=400, body={"message": "who knows"}))
+        answer = one.quotes(["BTC-USD", "ETH-USD"])
+        assert ([each.symbol for each in answer.found], answer.refused) == (["ETH-USD"], {})
+        assert "who knows" in answer.rejected[0]
+        before = server.requests.total()
+        assert "has refused the quotes of BTC-USD 1 times in a row" in other.quotes(["BTC-USD"]).rejected[0]
+        assert server.requests.total() == before
+        client.hset(
+            "pp:budget:coinbase:failing", "quotes of BTC-USD, refused", f"9 {time.time() - 90_000} {time.time() - 4000}"
+        )
+        assert "for 25 hours" in one.quotes(["BTC-USD"]).refused["BTC-USD"]
+        server.faults.clear()
+        client.hset(
+            "pp:budget:coinbase:failing", "quotes of BTC-USD, refused", f"9 {time.time() - 90_000} {time.time() - 4000}"
+        )
+        assert len(other.quotes(["BTC-USD"]).found) == 1
+        assert client.hgetall("pp:budget:coinbase:failing") == {}
+        one.close()
+        other.close()
 
 
 def test_with_the_default_budget_a_crowd_never_meets_the_vendors_limit(redis_url: str) -> None:

@@ -25,6 +25,7 @@ from pipeline_platform.gateway.inflate import ENCODINGS
 from pipeline_platform.gateway.metrics import Metrics
 from pipeline_platform.gateway.problems import PROBLEMS
 from pipeline_platform.settings import Settings
+from pipeline_platform.sources import reference as prices
 from pipeline_platform.warehouse.schema import STATES, assets, dead_letters
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,6 +114,12 @@ def _to_be_made_by_reader(page: Path, missing: list[str]) -> bool:
 def test_generated_pages_are_up_to_date(name: str) -> None:
     again = f"python -m pipeline_platform.cli.reference {name} > docs/{name}.md"
     assert _text(f"docs/{name}.md") == reference.PAGES[name](), f"run: {again}"
+
+
+def test_tables_of_sources_are_as_the_sources_are() -> None:
+    page = _text("docs/prices.md")
+    for table in (prices.sources_table(), prices.pauses_table()):
+        assert table in page, "run: python -m pipeline_platform.sources.reference"
 
 
 def test_every_command_has_a_summary_an_example_and_explained_options() -> None:

@@ -48,6 +48,25 @@ def test_sqlstates(state: str, kind: FailureKind) -> None:
 
 
 @pytest.mark.parametrize(
+    ("state", "hint", "kind"),
+    [
+        ("53200", 'You might need to increase "max_locks_per_transaction".', PERMANENT),
+        ("53200", "Sie müssen möglicherweise »max_locks_per_transaction« erhöhen.", PERMANENT),
+        ("53200", "You might need to increase max_pred_locks_per_transaction.", PERMANENT),
+        ("53400", "", PERMANENT),
+        ("53200", "", TRANSIENT),
+        ("53300", "", TRANSIENT),
+        ("53100", "Check free disk space.", TRANSIENT),
+        ("40P01", "max_locks_per_transaction", TRANSIENT),
+    ],
+)
+def test_a_resource_that_a_setting_is_too_small_for_does_not_come_back(
+    state: str, hint: str, kind: FailureKind
+) -> None:
+    assert of_sqlstate(state, hint) is kind
+
+
+@pytest.mark.parametrize(
     ("message", "kind"),
     [
         ("LOADING Redis is loading the dataset in memory", TRANSIENT),

@@ -9,15 +9,16 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline_platform.cli import gateway_client
 from pipeline_platform.core.edits import Edit
 from pipeline_platform.core.numbers import as_json, float_in, whole_number_in
-from pipeline_platform.errors import EditError
+from pipeline_platform.errors import EditError, SourceShapeError
 from pipeline_platform.gateway.moments import parse_moment
 from pipeline_platform.sources import failures as sources_failures
+from pipeline_platform.sources.shapes import Node
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,8 @@ from pipeline_platform.sources import failures as sources_failures
         ("-.5", "-0.5"),
         ("5.", "5"),
         ("00.10", "0.10"),
-        ("1E+05", "1e+05"),
+        ("1E+05", "1E+05"),
+        ("01E+05", "1e+05"),
         (" 1e2\t", "1e2"),
         ("1" + "0" * 29, "1" + "0" * 29),
         ("1e400", "1e400"),
@@ -55,12 +57,14 @@ def test_what_is_no_number_is_none(text: str) -> None:
         float_in(text)
 
 
+@settings(deadline=None)
 @given(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**64), 2**64))
 def test_what_python_writes_comes_back(value: float) -> None:
     assert float_in(repr(value)) == float(value)
     assert not isinstance(value, int) or whole_number_in(repr(value)) == value
 
 
+@settings(deadline=None)
 @given(st.from_regex(r"[+-]?[0-9]{0,20}(\.[0-9]{0,20})?([eE][+-]?[0-9]{1,2})?", fullmatch=True))
 def test_every_number_is_json_and_the_same(text: str) -> None:
     written = as_json(text)
@@ -97,11 +101,19 @@ def _moment(text: str) -> float | None:
         return None
 
 
+def _price(text: str) -> float | None:
+    try:
+        return float(Node(text, "binance").decimal())
+    except SourceShapeError:
+        return None
+
+
 READERS: dict[str, Callable[[str], float | None]] = {
     "the edits' float": lambda text: _edited("float", text),
     "the edits' int": lambda text: _edited("int", text),
     "the gateway's times": _moment,
     "a gateway's Retry-After": lambda text: gateway_client.retry_after(text) or None,
+    "a source's prices": _price,
     "a source's Retry-After": lambda text: sources_failures.retry_after(text, datetime.now(UTC)),
 }
 

@@ -30,7 +30,7 @@ ROUTES: list[tuple[str, str, Callable[[Asked], Reply]]] = [
     ("coingecko", r"/api/v3/coins/[^/]+/market_chart/range", rates.market_chart_range),
     ("rates", r"/v2/rates", rates.rates_v2),
     ("rates", r"/v1/(latest|[-0-9]+\.\.[-0-9]*)", rates.rates_v1),
-    ("rates", r"/service/data/EXR/D\.[A-Z]{3}\.EUR\.SP00\.A", rates.ecb_series),
+    ("rates", r"/service/data/EXR/D\.[^/.]+\.EUR\.SP00\.A", rates.ecb_series),
 ]
 
 

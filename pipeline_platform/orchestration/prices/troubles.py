@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,7 @@ from pipeline_platform.errors import (
     SourceRefusedError,
     SourceShapeError,
     SourceUnavailableError,
+    interrupt_behind,
 )
 
 OF_SOURCES = (SourceUnavailableError, SourceRefusedError, SourceShapeError, SettingError)
@@ -24,10 +26,16 @@ class Troubles:
 
     @contextmanager
     def of(self, name: str) -> Iterator[None]:
-        """Keeps a source's error for the end. Any other, such as one of the warehouse, ends the run at once."""
+        """Keeps a source's error for the end. Any other, such as one of the warehouse, ends the run at once.
+
+        So does an error that only came of an interrupt.
+        """
+        before = sys.exception()
         try:
             yield
         except OF_SOURCES as error:
+            if interrupt_behind(error, before) is not None:
+                raise
             self.note(name, error)
 
     def note(self, name: str, error: PlatformError) -> None:

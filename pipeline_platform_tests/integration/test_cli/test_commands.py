@@ -90,7 +90,7 @@ def test_status_counts_the_workers_of_all_machines(stack: Stack) -> None:
 def test_status_shows_no_secret_unless_it_is_asked_to(servers: Stack) -> None:
     here = ("--state-dir", servers.folder)
     asked = replace(servers.where, redis_url=f"{servers.where.redis_url}?password=secret-of-the-query")
-    words = [asked.api_key.rpartition("_")[2], "secret-of-the-query"]
+    words = [asked.api_key.split("_", 2)[2], "secret-of-the-query"]
     words += [urlsplit(url).password or "" for url in (asked.warehouse_url, servers.where.redis_url)]
     assert all(len(word) > 8 for word in words)
     (servers.folder / "asked").mkdir()
@@ -189,8 +189,8 @@ def test_doctor_finds_nothing_wrong_with_a_good_stack(stack: Stack, tmp_path: Pa
     stack.pipeline.run()
     until(lambda: _levels(stack.folder)[0] == 0, 10)
     _, levels, out = _levels(stack.folder)
-    for check in ("Python", "PostgreSQL", "Valkey", "state folder", "schema", "streams", "Redis", "durability",
-                  "queue memory", "queue of telemetry", "telemetry reconciled", "gateway"):  # fmt: skip
+    for check in ("Python", "PostgreSQL", "room for locks", "Valkey", "state folder", "schema", "streams", "Redis",
+                  "durability", "queue memory", "queue of telemetry", "telemetry reconciled", "gateway"):  # fmt: skip
         assert levels[check] == {"ok"}, out
     assert "ok  durability" in run("doctor", "--state-dir", stack.folder).out
 
@@ -255,6 +255,13 @@ def test_doctor_warns_of_open_locks_and_of_old_sessions(servers: Stack, monkeypa
         _, levels, out = _levels(servers.folder)
         assert (levels["locks"], levels["sessions"]) == ({"ok"}, {"warn"})
         assert f"process {idle.info.backend_pid}" in out
+
+
+def test_doctor_warns_of_a_server_with_room_for_few_locks(servers: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_servers, "days_of_events", lambda _: 100_000)
+    _, levels, out = _levels(servers.folder)
+    assert levels["room for locks"] == {"warn"}
+    assert "set max_locks_per_transaction to 2000 and restart PostgreSQL" in out
 
 
 def test_doctor_says_when_servers_are_away_and_never_a_password(servers: Stack) -> None:

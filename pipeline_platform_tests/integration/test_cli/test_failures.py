@@ -13,6 +13,8 @@ import pytest
 from pipeline_platform.core.breaker import BreakerLimits
 from pipeline_platform.core.failures import Failure, FailureKind
 from pipeline_platform.warehouse.breakers import Breakers
+from pipeline_platform.warehouse.etl_ledger import EtlLedger
+from pipeline_platform.warehouse.obsolete import close_partitions
 from pipeline_platform_tests.integration.letters import Replays
 from pipeline_platform_tests.integration.test_cli.conftest import Stack
 from pipeline_platform_tests.integration.test_cli.kit import Network, readings, run, write_ndjson
@@ -69,6 +71,20 @@ def test_a_failing_row_is_tried_again(here: tuple[object, ...], stack: Stack) ->
     assert row.not_before <= datetime.now(UTC)
     refused = run("assets", "replay", 1, *here)
     assert (refused.code, "replay those, by the filter batch_id 1" in refused.error) == (1, True)
+
+
+def test_a_row_of_what_no_longer_exists_says_so(here: tuple[object, ...], stack: Stack) -> None:
+    engine, key = stack.pipeline.engine, "2026-11-20|binance:BTCUSDX"
+    ledger = EtlLedger(engine)
+    row = ledger.begin("prices/candles", [key], "run-3", "prices_candles")
+    unknown = Failure(FailureKind.PERMANENT, "SourceRefusedError", "Invalid symbol.", attempt=1, run_id="run-3")
+    assert ledger.fail(row.id, unknown, not_before=datetime.now(UTC))
+    assert close_partitions(engine, "prices/candles", [key], "binance:BTCUSDX is not in prices.yaml any more.") == 1
+    (listed,) = run("assets", "list", "--state", "obsolete", *here, "--json").document
+    assert (listed["id"], listed["failing"]) == (row.id, False)
+    assert "Before: Invalid symbol." in run("assets", "show", row.id, *here).out
+    refused = run("assets", "replay", row.id, *here)
+    assert (refused.code, "binance:BTCUSDX is not in prices.yaml any more" in refused.error) == (1, True)
 
 
 def test_a_paused_stream_goes_on_when_it_is_resumed(here: tuple[object, ...], stack: Stack) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import signal
+import threading
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from pipeline_platform_tests.integration.runtime_worker_kit import wait_until
 from pipeline_platform_tests.integration.test_cli.conftest import Stack
 from pipeline_platform_tests.integration.test_cli.kit import Done, run
 
@@ -161,6 +165,22 @@ def test_what_goes_wrong_is_one_sentence(servers: Stack, query: str, sentence: s
 def test_a_slow_query_is_stopped(servers: Stack) -> None:
     done = ask(servers, "select pg_sleep(20)", "--timeout", 0.2)
     assert done.error.startswith("The query took longer than 0.2 s and was stopped")
+
+
+def test_ctrl_c_ends_the_query_in_the_server_too(servers: Stack) -> None:
+    asking = "select pid from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'"
+    with psycopg.connect(servers.where.warehouse_url, autocommit=True) as connection:
+
+        def interrupt() -> None:
+            wait_until("the query sleeps", lambda: connection.execute(asking).fetchone() is not None)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        done = ask(servers, "select 1 from generate_series(1, 66), pg_sleep(66)", "--timeout", 0)
+        thread.join()
+        assert (done.code, done.error) == (130, "")
+        wait_until("the server has stopped", lambda: connection.execute(asking).fetchone() is None)
 
 
 def test_a_warehouse_that_is_away_is_one_sentence(servers: Stack) -> None:

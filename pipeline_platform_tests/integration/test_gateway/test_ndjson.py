@@ -7,6 +7,9 @@ import random
 import orjson
 import pytest
 
+from pipeline_platform.cli import letter_changes
+from pipeline_platform.errors import SettingError
+from pipeline_platform.gateway import bodies
 from pipeline_platform.gateway.json_checks import check_event
 from pipeline_platform.gateway.ndjson import Bounds, from_json, from_ndjson
 from pipeline_platform.gateway.problems import ProblemError
@@ -75,3 +78,45 @@ def _is_json(text: bytes) -> bool:
     except orjson.JSONDecodeError:
         return False
     return True
+
+
+@pytest.mark.parametrize(
+    ("line", "place"),
+    [
+        (b'{"a":1,"value":123456789012345678901234567890}', "Line 1: value: an integer is beyond 64 bits"),
+        (b'{"a":1,"value":-1e400}', "Line 1: value: a number is too large"),
+        (b'{"a":1,"value":NaN}', "Line 1: value: NaN and Infinity"),
+        (b'{"a":[1,{"b":-Infinity}]}', "Line 1: a: NaN and Infinity"),
+        (b'{"a":1,"b":"\\u0000"}', "Line 1: b: a text holds a NUL"),
+        (b'{"a":1,"\\u0000":"b"}', "Line 1: \\u0000: a text holds a NUL"),
+        (b'{"a":1,"b":{"c":"\\ud800"}}', "Line 1: b: a text holds a lone surrogate"),
+        (b'{"a":1,"b":"\xff"}', "Line 1: b: byte 12 is not valid UTF-8"),
+        (b'{"b":1,"b":99999999999999999999}', "Line 1: b: an integer is beyond 64 bits"),
+        (b'{"b":1,"b":2}', "Line 1: the field 'b' is given twice"),
+        (b'{"b":1', "Line 1: it is not JSON"),
+        (b'"\\ud800"', "Line 1: a text holds a lone surrogate"),
+    ],
+)
+def test_a_refusal_names_line_and_field(line: bytes, place: str) -> None:
+    with pytest.raises(ProblemError) as caught:
+        from_ndjson(line, BOUNDS)
+    assert str(caught.value.detail).startswith(place)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"merge":{"value":1,"value":2}}', "the field 'value' is given twice"),
+        ('{"merge":{"value":123456789012345678901234567890}}', "an integer is beyond 64 bits"),
+        ('{"filter":{},"filter":{"states":["open"]}}', "the field 'filter' is given twice"),
+    ],
+)
+def test_a_document_that_readers_disagree_about_is_no_edit(text: str, words: str) -> None:
+    with pytest.raises(ProblemError, match=words):
+        bodies._check(text.encode())
+
+
+@pytest.mark.parametrize("text", ['{"value":1,"value":2}', '{"value":123456789012345678901234567890}'])
+def test_nor_is_it_on_the_command_line(text: str) -> None:
+    with pytest.raises(SettingError, match="--merge: "):
+        letter_changes._merge(text)
