@@ -87,7 +87,7 @@ def derived_from(measure: str) -> frozenset[str]:
     return frozenset(f"{measure}_{suffix}" for suffix in MEASURE_SUFFIXES)
 
 
-def one_for_two(streams: Iterable[str]) -> tuple[str, str] | None:
-    """Two streams that cannot be there together, since a name of one is the other's; the one to blame second."""
+def one_for_two(streams: Iterable[str]) -> list[tuple[str, str]]:
+    """Streams that cannot be there together, since a name of the one is the other's; the one to blame second."""
     there = set(streams)
-    return next(((name, name + OP_SUFFIX) for name in sorted(there) if name + OP_SUFFIX in there), None)
+    return [(name, name + OP_SUFFIX) for name in sorted(there) if name + OP_SUFFIX in there]
