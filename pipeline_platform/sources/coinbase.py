@@ -51,7 +51,7 @@ class Coinbase(Adapter):
         return self._http.get(path, query, about=About("candles", symbol)).items()
 
     def _candle(self, symbol: str, interval: Interval, at: datetime, row: Node) -> Candle:
-        low, high, open_, close, volume = (each.decimal() for each in row.items(length=CANDLE_FIELDS)[1:])
+        low, high, open_, close, volume = (each.decimal() for each in row.items(length=CANDLE_FIELDS, only=range(1, 6)))
         closed = self._closed(at, interval)
         return Candle(self.name, symbol, interval, at, open_, high, low, close, volume, closed)
 
