@@ -159,41 +159,55 @@ def test_the_op_that_failed_is_named_with_what_it_raised(instance: dg.DagsterIns
     assert rows(world.engine, "select count(*) from assets_failed where run_id = 'x' or kind = 'etl'") == [(1,)]
 
 
-def test_partitions_whose_run_was_killed_are_lost_not_planned_for_ever(
-    instance: dg.DagsterInstance, world: World
+@pytest.mark.parametrize(("status", "kind"), [(FAILURE, "lost"), (CANCELED, "canceled")])
+def test_partitions_whose_run_was_killed_are_lost_or_canceled_not_planned_for_ever(
+    instance: dg.DagsterInstance, world: World, status: dg.DagsterRunStatus, kind: str
 ) -> None:
     book = EtlLedger(world.engine)
-    killed = create_run_for_test(instance, job_name="prices_candles", status=FAILURE)
+    killed = create_run_for_test(instance, job_name="prices_candles", status=status)
     row = book.begin("prices/candles", ["2024-01-01|a:b", "2024-01-02|a:b"], killed.run_id, "prices_candles")
     other = book.begin("prices/daily", ["2024-01-01"], killed.run_id, "prices_candles")
     book.finish(other, {})
+    # It was between two tries of its op, and waited.
+    book.retrying(row.id, Failure(FailureKind.TRANSIENT, "E", "away", run_id=killed.run_id, final=False))
     assert look(instance, world).runs == 0
     states = "select asset_key, state, error_kind, attempt from assets order by asset_key, partition_key"
-    failed = [("prices/candles", "failed", "lost", 1)] * 2
+    failed = [("prices/candles", "failed", kind, 1)] * 2
     assert rows(world.engine, states) == [*failed, ("prices/daily", "loaded", None, 1)]
     assert rows(world.engine, "select count(*) from alerts") == [(0,)]  # the first time it is no news
     notes = "select distinct jsonb_array_length(failures), failures -> 0 ->> 'run_id' from assets_failed"
-    assert rows(world.engine, notes) == [(1, killed.run_id)]
+    assert rows(world.engine, notes) == [(2, killed.run_id)]
     # Seen again, nothing is written again; another run takes them up, and what is seen of the first one is old news.
     assert look(instance, world).batches == 0
     again = book.begin("prices/candles", ["2024-01-02|a:b"], "run-2", "prices_candles")
     assert (again.attempt, again.id) == (2, row.id + 1)
     assert look(instance, world).batches == 0
     book.finish(again, {})
-    assert rows(world.engine, states)[:2] == [failed[0], ("prices/candles", "loaded", "lost", 2)]
+    assert rows(world.engine, states)[:2] == [failed[0], ("prices/candles", "loaded", kind, 2)]
 
 
 @pytest.mark.parametrize("first", ["planner", "net"])
-def test_planner_and_net_record_an_attempt_once(instance: dg.DagsterInstance, world: World, first: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "state", "kind"),
+    [(FAILURE, RunState.ENDED, FailureKind.LOST), (CANCELED, RunState.CANCELED, FailureKind.CANCELED)],
+)
+def test_planner_and_net_record_an_attempt_once(
+    instance: dg.DagsterInstance,
+    world: World,
+    first: str,
+    status: dg.DagsterRunStatus,
+    state: RunState,
+    kind: FailureKind,
+) -> None:
     (tags,) = requested(world, 1)
-    run = create_run_for_test(instance, job_name="ingest_t", status=FAILURE, tags=tags)
-    world.runs[(1, 1)] = RunState.ENDED
+    run = create_run_for_test(instance, job_name="ingest_t", status=status, tags=tags)
+    world.runs[(1, 1)] = state
     actions: list[Callable[[], object]] = [world.tick, lambda: look(instance, world)]
     for act in actions if first == "planner" else reversed(actions):
         act()
     row = world.ledger.get(1)
     assert row is not None
-    assert len(row.failures) == 1
+    assert [each.kind for each in row.failures] == [kind]
     # Whoever was first: the row leads to the run, and the run to the row.
     assert rows(world.engine, "select run_id, run_ids from assets") == [(run.run_id, [run.run_id])]
     assert look(instance, world).runs == 0

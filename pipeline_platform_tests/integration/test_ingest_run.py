@@ -346,3 +346,15 @@ def test_a_run_that_has_not_started_is_as_good_as_none(stack: Stack) -> None:
     assert stack.run(again).success
     assert (stack.row().state, stack.row().attempt) == ("loaded", 2)
     assert rows(stack.engine, "select count(*) from telemetry") == [(1,)]
+
+
+def test_a_run_that_was_canceled_is_known_from_one_that_failed(stack: Stack) -> None:
+    stack.post(reading())
+    (request,) = stack.tick()
+    run = stack.instance.create_run_for_job(
+        stack.repository.get_job("ingest_telemetry"), tags=dict(request.tags), run_config=request.run_config
+    )
+    stack.instance.report_run_canceled(run)
+    assert run_state(stack.instance, stack.row()) is RunState.CANCELED
+    assert stack.tick() == []
+    assert [(each.kind.value, each.error_class) for each in stack.row().failures] == [("canceled", "RunCanceled")]

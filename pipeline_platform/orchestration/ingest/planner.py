@@ -13,7 +13,7 @@ from enum import Enum
 from pipeline_platform.core.batches import plan_batches, retry_pause, whole_batch, without_rest
 from pipeline_platform.core.breaker import BreakerState
 from pipeline_platform.core.entries import ZERO
-from pipeline_platform.core.failures import Failure, FailureKind, NextStep
+from pipeline_platform.core.failures import RUN_CANCELED, Failure, FailureKind, NextStep
 from pipeline_platform.errors import PermanentError
 from pipeline_platform.orchestration.resources import PlanLimits
 from pipeline_platform.queue.protocol import Position, Queue
@@ -31,6 +31,7 @@ class RunState(Enum):
     ALIVE = "alive"
     SUCCEEDED = "succeeded"
     ENDED = "ended"
+    CANCELED = "canceled"
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,9 @@ def retry(
             return None
         if state is RunState.ABSENT and now - row.requested_at < timedelta(seconds=limits.lost_run_after):
             return None  # the request may still be on its way
-        if state is RunState.ENDED:
+        if state in (RunState.ENDED, RunState.CANCELED):
             # The run did not record its own failure: it was killed, or never started. Look again after the pause.
-            ledger.fail(row.id, _lost(row), not_before=now + timedelta(seconds=retry_pause(row.attempt)))
+            ledger.fail(row.id, _ended(row, state), not_before=now + timedelta(seconds=retry_pause(row.attempt)))
             return None
     step = row.next_step
     if step is NextStep.SPLIT:
@@ -140,15 +141,12 @@ def retry(
     return Request(row, row.attempt + 1, step)
 
 
-def _lost(row: LedgerRow) -> Failure:
-    return Failure(
-        FailureKind.LOST,
-        "RunLost",
-        "The run ended without recording an outcome: it was killed, or it could not start.",
-        attempt=row.attempt,
-        mode=row.next_step,
-        run_id=row.run_id,
-    )
+def _ended(row: LedgerRow, state: RunState) -> Failure:
+    kind, name = FailureKind.LOST, "RunLost"
+    words = "The run ended without recording an outcome: it was killed, or it could not start."
+    if state is RunState.CANCELED:
+        kind, name, words = FailureKind.CANCELED, RUN_CANCELED, "The run was canceled."
+    return Failure(kind, name, words, attempt=row.attempt, mode=row.next_step, run_id=row.run_id)
 
 
 def _split(row: LedgerRow, queue: Queue, ledger: Ledger) -> None:

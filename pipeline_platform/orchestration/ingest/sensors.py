@@ -21,7 +21,6 @@ from pipeline_platform.warehouse.ledger_rows import LedgerRow
 
 PAUSED_SECONDS = 1.0
 STARTS_WITHIN = timedelta(seconds=10)  # a run that has not started by then is asked after
-_ENDED = {dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
 _WAITING = {dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING}
 
 
@@ -102,7 +101,10 @@ def run_state(instance: dg.DagsterInstance, row: LedgerRow) -> RunState:
         return RunState.ABSENT
     if runs[0].status == dg.DagsterRunStatus.SUCCESS:
         return RunState.SUCCEEDED
-    return RunState.ENDED if runs[0].status in _ENDED or _never_starts(instance, row, runs[0]) else RunState.ALIVE
+    if runs[0].status == dg.DagsterRunStatus.CANCELED:
+        return RunState.CANCELED
+    ended = runs[0].status == dg.DagsterRunStatus.FAILURE or _never_starts(instance, row, runs[0])
+    return RunState.ENDED if ended else RunState.ALIVE
 
 
 def _never_starts(instance: dg.DagsterInstance, row: LedgerRow, run: dg.DagsterRun) -> bool:
