@@ -29,6 +29,7 @@ from pipeline_platform.cli.arrow_cells import (
 )
 
 REFUSED = "refused: "
+STORE_PLAINLY = "make it a number or a text"
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,21 @@ class Conversion:
     decode: Callable[[Any], Any] | None = None
 
 
-def cells_of(name: str, column: Any) -> Cells:
-    """The column of that name as JSON values."""
+def cells_of(of: Any, column: Any, *, within: bool = False) -> Cells:
+    """The column of that Arrow field as JSON values; `within` another it is not the time of the event."""
+    # Of an extension that pyarrow does not know only the storage is read, and its meaning is in the metadata.
+    if unknown := (of.metadata or {}).get(b"ARROW:extension:name"):
+        return refused(column, f"has the extension type {unknown.decode(errors='replace')}; {STORE_PLAINLY}")
+    return _cells(column, is_ts=of.name == "ts" and not within)
+
+
+def _cells(column: Any, *, is_ts: bool) -> Cells:
     found = conversion_of(column.type)
     if found.decode:
-        return cells_of(name, found.decode(column))
+        return _cells(found.decode(column), is_ts=is_ts)
     if found.convert is None:
         return refused(column, found.becomes.removeprefix(REFUSED))
-    return refused(column, found.in_ts) if name == "ts" and found.in_ts else found.convert(column)
+    return refused(column, found.in_ts) if is_ts and found.in_ts else found.convert(column)
 
 
 def conversion_of(kind: Any) -> Conversion:
@@ -63,7 +71,7 @@ def conversion_of(kind: Any) -> Conversion:
 
 def _lists(column: Any) -> Cells:
     """Lists of whatever; a refused member refuses its list."""
-    inner = cells_of("", column.flatten())
+    inner = cells_of(column.type.value_field, column.flatten(), within=True)
     cells, at = Cells([]), 0
     for row, length in enumerate(pc.list_value_length(column).to_pylist()):
         if length is None:
@@ -80,7 +88,7 @@ def _structs(column: Any) -> Cells:
     names = [each.name for each in column.type]
     if len(set(names)) < len(names):
         return refused(column, "has two members of the same name")
-    parts = [cells_of("", part) for part in column.flatten()]
+    parts = [cells_of(of, part, within=True) for of, part in zip(column.type, column.flatten(), strict=True)]
     rows = zip(*(part.values for part in parts), strict=True) if parts else iter([()] * len(column))
     there = column.is_valid().to_pylist()
     values = [dict(zip(names, row, strict=True)) if valid else None for row, valid in zip(rows, there, strict=True)]
@@ -190,5 +198,9 @@ CONVERSIONS: tuple[Conversion, ...] = (
         _any_of("is_interval"),
     ),
     Conversion("map", "refused: is a map; make it a struct, or a column of its own for each key", _any_of("is_map")),
-    Conversion("any other type", "refused: has a type that JSON has nothing for; make it a number or a text", bool),
+    Conversion(
+        "any other type, extensions too",
+        "refused: has a type that JSON has nothing for; make it a number or a text",
+        bool,
+    ),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
@@ -14,7 +14,9 @@ from rich.table import Table
 
 from pipeline_platform.cli.options import StateDir, connections, console
 from pipeline_platform.cli.terminal import SafeConsole
+from pipeline_platform.core.parking import Refusal
 from pipeline_platform.core.price_partitions import day_ranges
+from pipeline_platform.core.prices import Instrument
 from pipeline_platform.errors import PermanentError, PlatformError, SettingError, TransientError
 from pipeline_platform.local.backfills import CANDLES, CandleWork, plan_candles
 from pipeline_platform.local.dagster_api import BackfillStatus, DagsterApi, Partitions
@@ -172,6 +174,12 @@ def _show(work: CandleWork, begin: date, end: date) -> None:
         f"requests and {work.runs:,} runs, about {_duration(work.seconds)} within the sources' budgets.",
         soft_wrap=True,
     )
+
+
+def parked_words(work: CandleWork, refused: Mapping[Instrument, Refusal]) -> list[str]:
+    """What to say of symbols that are parked: who asks for them by hand is obeyed."""
+    known = [refused[each.instrument] for each in work.work if each.instrument in refused]
+    return [f"{in_words(each)} It is asked for all the same." for each in known if each.parked_at is not None]
 
 
 def _duration(seconds: float) -> str:

@@ -78,6 +78,8 @@ def _rows(lines: _Lines, before: int, delimiter: str, spec: StreamSpec, dialect:
         number = lines.begin_record()
         try:
             fields = next(reader)
+            if lines.are_rows(delimiter, len(header)):
+                raise csv.Error("unexpected end")
         except StopIteration:
             return
         except csv.Error as error:
@@ -124,6 +126,13 @@ class _Lines:
         self._number += len(self._record)
         self._record.clear()
         return self._number + 1
+
+    def are_rows(self, delimiter: str, columns: int) -> bool:
+        """Whether the record is several lines that look like a row each, as between two that have a stray quote."""
+        if len(self._record) == 1 or columns == 1:
+            return False
+        alike = [line.count(delimiter) == columns - 1 for line in self._record]
+        return all(alike[:-1]) and (alike[-1] or len(alike) > 2)
 
     def record(self) -> bytes:
         """What the file has."""

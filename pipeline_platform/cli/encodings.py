@@ -25,6 +25,7 @@ def require_encoding(encoding: str) -> str:
     try:
         found = codecs.lookup(encoding)
         "a".encode(encoding)  # refuses what is no encoding of text, such as zip
+        codecs.getincrementaldecoder(encoding)(_ONE_ROW).decode(b"")  # and what is one of names, such as idna
     except (LookupError, UnicodeError, ValueError):
         raise SettingError(
             f"There is no encoding {encoding!r}; such are utf-8, utf-16, windows-1252, iso-8859-15 and shift_jis."
@@ -70,14 +71,15 @@ def _decodes(line: bytes, encoding: str) -> bool:
     return True
 
 
-def as_utf8(file: io.BufferedReader[Any], encoding: str) -> io.BufferedReader[Any]:
+def as_utf8(file: io.BufferedReader[Any], encoding: str, name: str) -> io.BufferedReader[Any]:
     """The text of `file` in UTF-8."""
-    return io.BufferedReader(_Recoded(file, encoding), CHUNK)
+    return io.BufferedReader(_Recoded(file, encoding, name), CHUNK)
 
 
 class _Recoded(io.RawIOBase):
-    def __init__(self, file: io.BufferedReader[Any], encoding: str) -> None:
+    def __init__(self, file: io.BufferedReader[Any], encoding: str, name: str) -> None:
         self._file = file
+        self._whole = f"{name} is not {encoding}"
         self._decoder = codecs.getincrementaldecoder(encoding)(_ONE_ROW)
         self._left = memoryview(b"")
 
@@ -87,7 +89,10 @@ class _Recoded(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         while not self._left:
             data = self._file.read1(CHUNK // 8)
-            text = self._decoder.decode(data, final=not data)
+            try:
+                text = self._decoder.decode(data, final=not data)
+            except UnicodeError:  # of what has no byte order mark: of a row it would be that row's
+                raise PermanentError(f"{self._whole} with its mark; perhaps --encoding utf-16-le, or utf-8.") from None
             self._left = memoryview(text.encode("utf-8", "surrogateescape"))
             if not data and not self._left:
                 return 0

@@ -145,7 +145,7 @@ class OpenedFile:
 
                     file = stack.enter_context(self._seekable())
                     ask_columns(column_names(file, source.name), self._spec, source.name)
-                    yield from parquet_rows(file, source.name)
+                    yield from parquet_rows(file, source.name, self._spec)
                 elif source.format is Format.CSV:
                     yield from csv_rows(self._text(), source.name, self._spec, source.dialect)
                 else:
@@ -167,7 +167,7 @@ class OpenedFile:
         """The text in UTF-8, whose first bytes say nothing against the format."""
         source, file = self._source, self._plain()
         if source.encoding:
-            file = as_utf8(file, source.encoding)
+            file = as_utf8(file, source.encoding, source.name)
         # Of what can be read again so much that a small file's damage is known; a pipe may be slow, so its first line.
         head, file = beginning(file, lambda head: not source.kept and b"\n" in head.strip())
         refuse_archive(head, source.name)

@@ -12,7 +12,8 @@ from pipeline_platform.errors import PermanentError
 
 DELIMITERS = {",": ",", ";": ";", "\t": r"\t", "|": "|", ":": ":"}  # and how a shell takes them
 _NUMBER_OR_TIME = re.compile(r"[+-]?[0-9][0-9.,:TtZz+ -]*([eE][+-]?[0-9]+)?\Z")
-_COMMA_NUMBER = re.compile(r"[+-]?[0-9.]*[0-9],[0-9]+\Z")
+_COMMA_NUMBER = re.compile(r"[+-]?[0-9][0-9.]*,[0-9]+\Z")
+_THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?\Z")
 _SHOWN = 200
 
 
@@ -27,8 +28,8 @@ def ask_columns(columns: Sequence[str], spec: StreamSpec, name: str) -> None:
     """Raises PermanentError when no event made of these columns could be one of the stream."""
     twice = sorted({column for column in columns if list(columns).count(column) > 1})
     if twice or not all(columns):
-        which = f"the column {twice[0]!r} twice" if twice else "a column without a name"
-        raise PermanentError(f"{name} has {which}; give each a name of its own.")
+        which = f"twice ({twice[0]!r})" if twice else "not at all"
+        raise PermanentError(f"{name}: the header names a column {which}; give each a name of its own.")
     if not spec.fields.intersection(columns):
         has = ", ".join(map(repr, columns)) or "none"
         raise PermanentError(f"{name} has no column of the stream {spec.name}: it has {_cut(has)}; {_wanted(spec)}.")
@@ -60,16 +61,23 @@ def ask_header(lines: Sequence[str], delimiter: str, spec: StreamSpec, name: str
 
 
 def ask_numbers(lines: Sequence[str], delimiter: str, spec: StreamSpec, name: str) -> None:
-    """Raises PermanentError when the first rows of a CSV have decimal commas."""
+    """Raises PermanentError when the first rows of a CSV have commas in their numbers."""
     header = header_of(lines, delimiter)
     rows = [fields for fields in _split(lines[1:], delimiter) if len(fields) == len(header)]
     for at, column in enumerate(header):
         numbers = [fields[at].strip() for fields in rows] if column in spec.measures else []
-        commas = [number for number in numbers if _COMMA_NUMBER.match(number)]
-        if commas and not any("." in number and "," not in number for number in numbers):
+        commas = [number for number in numbers if _COMMA_NUMBER.match(number) or _THOUSANDS.match(number)]
+        if not commas or any("." in number and "," not in number for number in numbers):
+            continue
+        decimal = next((number for number in commas if not _THOUSANDS.match(number)), None)
+        if decimal:
             raise PermanentError(
-                f"{name}: the numbers of {column} have decimal commas, such as {commas[0]!r}; pass --decimal-comma."
+                f"{name}: the numbers of {column} have decimal commas, such as {decimal!r}; pass --decimal-comma."
             )
+        raise PermanentError(
+            f"{name}: the numbers of {column} have commas, such as {commas[0]!r}; write them without, or pass "
+            "--decimal-comma where fractions begin with one."
+        )
 
 
 def looks_like_csv(line: str, spec: StreamSpec) -> bool:

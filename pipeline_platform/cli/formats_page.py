@@ -73,7 +73,8 @@ COLUMNS = """
 What a column becomes is held to the stream like any other event: a dimension is text, a measure a number. A type that
 no other line has is refused by the last. Refused are the rows that have a value; null is an absent field in every type.
 The words name row and column, such as `readings.parquet, row 12: value: is infinite`. Columns of INT96, an old form of
-times without a zone, are refused, since what does not fit nanoseconds is read as another time.
+times without a zone, are refused, since what does not fit nanoseconds is read as another time. A column that the stream
+ignores (`unknown_fields: ignore`) is not read.
 
 | Arrow type | Becomes | As `ts` |
 |---|---|---|

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import uuid
@@ -20,6 +21,7 @@ from pipeline_platform.cli.ingest_session import Gateway, find_gateway, open_jou
 from pipeline_platform.cli.options import AsJson, StateDir, console, key_option, print_json
 from pipeline_platform.cli.outcomes import wait_for_outcomes
 from pipeline_platform.cli.uploads import Sent
+from pipeline_platform.errors import SettingError
 
 
 def register(app: typer.Typer) -> None:
@@ -76,6 +78,8 @@ def ingest(
 
     Example: my-exporter | pipeline-platform ingest orders - --run-id may-1st
     """
+    if math.isnan(max_rejected):
+        raise SettingError("--max-rejected is a number from 0 to 100.")
     dialect = Dialect.of(delimiter, decimal_comma=decimal_comma)
     source = EventFile.of(file, form, dialect, require_encoding(encoding) if encoding else "")
     settings, url, key = find_gateway(state_dir, url, key)

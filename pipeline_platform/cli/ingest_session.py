@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import IO
 
 from pipeline_platform.cli.batches import Target
@@ -84,7 +86,7 @@ def send_file(
 ) -> Sent:
     """Sends what is not acknowledged yet. Whatever ends it, its message says what was, what was not, how to go on."""
     upload: Upload | None = None
-    with contextlib.ExitStack() as stack:
+    with _interruptible(), contextlib.ExitStack() as stack:
         try:
             spec = ask_contract(stack.enter_context(contextlib.closing(gateway.client())), target.stream)
             if source.path is not None and source.kept:
@@ -114,26 +116,46 @@ def send_file(
             raise kind(f"{error} {said}") from None
 
 
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """A request to end, or the terminal's end, interrupts like Ctrl-C: the journal is written and the message said."""
+
+    def interrupt(_signum: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only there is a handler allowed
+        return
+    ending = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_DFL]  # no nohup
+    before = {each: signal.signal(each, interrupt) for each in ending}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
 def _so_far(source: EventFile, target: Target, journal: Journal, *, asked: bool, mend: bool) -> str:
     """What was acknowledged, what was not, and how to go on; `mend`: not before something has changed."""
     unsure = sum(segment.rows for segment in journal.segments if segment.state == "sent")
     if not journal.events and not asked:
         return "Nothing was sent."
     done = f"{journal.events:,} events were acknowledged" if journal.events else "No event was acknowledged"
-    maybe = f"{unsure:,} rows may have arrived, " if unsure else ""
-    when = "when that is mended, " if mend else ""
     again = (
         "the same command goes on from there"
         if source.kept
         else f"the same input with --run-id {target.run_id} doubles nothing"
     )
-    return f"{done}, {maybe}the rest was not sent; {when}{again}."
+    when = "when that is mended, " if mend else ""
+    unanswered = f"{unsure:,} rows may have arrived without an answer; the" if unsure else "The"
+    return f"{done}; {when}{again}. {unanswered} rest was not sent."
 
 
 def rejected_path(source: EventFile, target: Target) -> Path:
     """Where --skip-bad writes what is left out: a file of each run's own where the input cannot be read again."""
     if source.path is not None and source.kept:
-        return source.path.with_name(f"{source.path.name}.rejected")
+        place = Path(source.identity) if source.path.parts[:2] in (("/", "dev"), ("/", "proc")) else source.path
+        return place.with_name(f"{place.name}.rejected")
     return Path(f"{target.stream}-{re.sub(r'[^A-Za-z0-9.-]', '_', target.run_id)[:64]}.rejected")
 
 

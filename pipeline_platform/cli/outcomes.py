@@ -46,7 +46,7 @@ def wait_for_outcomes(client: GatewayClient, receipts: Iterable[str], patience: 
     """The counts of all receipts; TransientError when none is settled for `patience` seconds."""
     totals = {"received": 0, "loaded": 0, "negative": 0, "rejected": 0}
     for receipt in receipts:
-        later = f"Ask later with `pipeline-platform job {receipt}`."
+        later = f"ask later with `pipeline-platform job {receipt}`."
         try:
             document = wait_for_receipt(client, receipt, patience)
         except PlatformError as error:
@@ -55,7 +55,7 @@ def wait_for_outcomes(client: GatewayClient, receipts: Iterable[str], patience: 
             ) from None
         if not is_settled(document):
             raise TransientError(
-                f"Everything was accepted, but {receipt} is still {document['state']} after {patience:.0f} s. {later}"
+                f"Everything was accepted, but {receipt} is still {document['state']} after {patience:.0f} s; {later}"
             )
         for name in totals:
             totals[name] += (document.get("counts") or {}).get(name) or 0

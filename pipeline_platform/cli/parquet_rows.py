@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from pipeline_platform.cli.arrow_cells import Cells, refused
 from pipeline_platform.cli.arrow_types import cells_of
 from pipeline_platform.cli.event_rows import Row
+from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.errors import PermanentError
 
 BATCH_ROWS = 8192
@@ -30,10 +31,11 @@ def column_names(file: IO[bytes], name: str) -> list[str]:
     return names
 
 
-def parquet_rows(file: IO[bytes], name: str) -> Iterator[Row]:
+def parquet_rows(file: IO[bytes], name: str, spec: StreamSpec | None = None) -> Iterator[Row]:
     """The rows of a Parquet file, a few thousand in memory at a time; a null is an absent field.
 
-    What the table in `arrow_types` refuses is a row's problem that names the column.
+    What the table in `arrow_types` refuses is a row's problem that names the column. A column that the stream ignores
+    is not read.
     """
     try:
         parquet = pq.ParquetFile(file)
@@ -41,8 +43,10 @@ def parquet_rows(file: IO[bytes], name: str) -> Iterator[Row]:
         if len(set(names)) < len(names):
             raise PermanentError(f"{name} has two columns of the same name.")
         old = _int96(parquet.schema, names)
+        ignored = spec is not None and spec.policies.unknown_fields == "ignore"
+        wanted = [column for column in names if column in spec.fields] if spec and ignored else None
         number = 0
-        for batch in parquet.iter_batches(batch_size=BATCH_ROWS):
+        for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=wanted):
             yield from batch_rows(batch, number, old)
             number += batch.num_rows
     except pa.ArrowException as error:
@@ -53,8 +57,8 @@ def batch_rows(batch: Any, before: int = 0, int96: frozenset[str] = frozenset())
     """The rows of one batch of Arrow, `before` of the file's rows being before it."""
     names = batch.schema.names
     columns: list[Cells] = [
-        refused(column, INT96) if name in int96 else cells_of(name, column)
-        for name, column in zip(names, batch.columns, strict=True)
+        refused(column, INT96) if field.name in int96 else cells_of(field, column)
+        for field, column in zip(batch.schema, batch.columns, strict=True)
     ]
     problems: dict[int, str] = {}
     for name, cells in zip(names, columns, strict=True):

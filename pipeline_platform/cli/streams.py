@@ -13,7 +13,7 @@ from rich.text import Text
 from pipeline_platform.cli.gateway_client import GatewayClient
 from pipeline_platform.cli.ingest_session import find_gateway
 from pipeline_platform.cli.options import AsJson, StateDir, connections, console, key_option, print_json
-from pipeline_platform.core.streams import StreamSpec, load_spec, load_specs
+from pipeline_platform.core.streams import SHIPPED, StreamSpec, clashes, load_spec, load_specs, stream_files
 from pipeline_platform.errors import PlatformError, SettingError, SpecError
 from pipeline_platform.local.connections import Connections
 from pipeline_platform.queue.connection import connect as connect_queue
@@ -190,8 +190,9 @@ def _read(path: Path | None, *, only_path: bool) -> tuple[dict[str, StreamSpec],
                 return {}, str(error).splitlines()
     if path is None or not path.exists():
         return {}, [f"{path} does not exist."]
-    files = sorted([*path.glob("*.yaml"), *path.glob("*.yml")]) if path.is_dir() else [path]
+    files = stream_files(path) if path.is_dir() else [path]
     specs: dict[str, StreamSpec] = {}
+    beside = [(load_spec(shipped).name, shipped) for shipped in stream_files(SHIPPED)]
     problems = [] if files else [f"{path} holds no .yaml file."]
     for file in files:
         try:
@@ -199,10 +200,9 @@ def _read(path: Path | None, *, only_path: bool) -> tuple[dict[str, StreamSpec],
         except SpecError as error:
             problems += str(error).splitlines()
             continue
-        if spec.name in specs:
-            problems.append(f"{file}: the stream {spec.name!r} is declared twice.")
         specs[spec.name] = spec
-    return specs, problems
+        beside.append((spec.name, file))
+    return specs, problems + clashes(beside)
 
 
 def _compare(where: Connections | None, specs: dict[str, StreamSpec]) -> tuple[list[Change], str]:

@@ -39,6 +39,7 @@ class Allowance:
 
 
 EVERYTHING = "*"  # the name of a source's failures in a row, whatever was asked
+TOGETHER = 1.0  # seconds within which failures count once: requests of several workers were under way together
 FORGOTTEN = 2 * 86_400.0  # seconds after which a failure is no part of a series any more
 
 
@@ -65,7 +66,7 @@ class Budget(Protocol):
         """The failures in a row under each name; None when the last answer was good."""
 
     def failed(self, *names: str) -> list[Failing]:
-        """One more failure under each name."""
+        """One more failure under each name, unless the last one was just now."""
 
     def answered(self, *names: str) -> None:
         """A good answer: the failures under these names are over."""

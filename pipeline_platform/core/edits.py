@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import orjson
 
-from pipeline_platform.core.numbers import float_in, whole_number_in
+from pipeline_platform.core.numbers import as_json, float_in, whole_number_in
 from pipeline_platform.errors import EditError, PermanentError
 
 MOST_BYTES = 16 * 2**10  # an edit as JSON
@@ -153,8 +153,14 @@ def _parse(name: str, text: str) -> ast.expr:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise PermanentError(f"The expression of {name} is not one: {text!r}.") from None
-    if sum(1 for _ in ast.walk(tree)) > MOST_NODES:
+    nodes = list(ast.walk(tree))
+    if len(nodes) > MOST_NODES:
         raise PermanentError(f"The expression of {name} is too long.")
+    for node in nodes:
+        if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+            written = ast.get_source_segment(text.strip(), node) or ""
+            if as_json(written) is None:
+                raise PermanentError(f"In the expression of {name}, {written!r} is not a number.")
     _check(name, tree, 0)
     return tree
 

@@ -26,8 +26,9 @@ TABLES = frozenset(
     {
         *("assets", "assets_failed", "assets_latest", "batch_receipts", "dead_letters", "replays", "breakers"),
         *("alerts", "alert_deliveries", "audit", "streams", "users", "ledger_totals", "rollups", "rollup_marks"),
-        *("price_quotes", "price_candles", "price_days", "orders_usd", "orders_usd_1d"),
-        *("prices_quotes", "prices_quotes_history", "prices_candles", "prices_daily"),
+        *("price_quotes", "price_candles", "price_days", "price_nothing", "price_refusals"),
+        *("prices_quotes", "prices_quotes_history", "prices_candles", "prices_daily", "prices_gaps"),
+        *("prices_nothing", "prices_refused", "orders_usd", "orders_usd_1d"),
         *("alembic_version", "pipeline_alembic_version"),
     }
 )
@@ -86,7 +87,7 @@ def derived_from(measure: str) -> frozenset[str]:
     return frozenset(f"{measure}_{suffix}" for suffix in MEASURE_SUFFIXES)
 
 
-def one_for_two(streams: Iterable[str]) -> tuple[str, str] | None:
-    """Two streams that cannot be there together, since a name of one is the other's; the one to blame second."""
+def one_for_two(streams: Iterable[str]) -> list[tuple[str, str]]:
+    """Streams that cannot be there together, since a name of the one is the other's; the one to blame second."""
     there = set(streams)
-    return next(((name, name + OP_SUFFIX) for name in sorted(there) if name + OP_SUFFIX in there), None)
+    return [(name, name + OP_SUFFIX) for name in sorted(there) if name + OP_SUFFIX in there]

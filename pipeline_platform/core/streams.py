@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -180,24 +180,37 @@ def load_specs(folder: Path | None = None) -> dict[str, StreamSpec]:
     Raises SpecError naming the file, the line and the field.
     """
     specs: dict[str, StreamSpec] = {}
-    files: dict[str, Path] = {}
+    files: list[tuple[str, Path]] = []
     for place in [SHIPPED, *([folder] if folder else [])]:
         if not place.is_dir():
             raise SpecError(f"{place} is not a folder of stream files; set PIPELINE_STREAMS_DIR to one that exists.")
-        seen: dict[str, Path] = {}
-        for path in sorted([*place.glob("*.yaml"), *place.glob("*.yml")]):
+        for path in stream_files(place):
             spec = load_spec(path)
-            if spec.name in seen:
-                raise SpecError(f"{_name_of(path)}: the stream {spec.name!r} is already declared in {seen[spec.name]}.")
-            seen[spec.name] = files[spec.name] = path
             specs[spec.name] = spec
-    if both := one_for_two(specs):
-        first, second = both
-        raise SpecError(
-            f"{_name_of(files[second])}: the streams {first!r} and {second!r} cannot be there together: what Dagster "
-            f"executes for the one has the name of the other's job; rename one."
-        )
+            files.append((spec.name, path))
+    if wrong := clashes(files):
+        raise SpecError("\n".join(wrong))
     return specs
+
+
+def stream_files(folder: Path) -> list[Path]:
+    """The stream files of a folder."""
+    return sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])
+
+
+def clashes(files: Iterable[tuple[str, Path]]) -> list[str]:
+    """What is wrong with streams, by name and file, that are right each by itself: a sentence each."""
+    seen: dict[str, Path] = {}
+    wrong = []
+    for name, path in files:
+        if name in seen and seen[name] != path and seen[name].parent == path.parent:
+            wrong.append(f"{_name_of(path)}: the stream {name!r} is already declared in {seen[name]}.")
+        seen[name] = path
+    return wrong + [
+        f"{_name_of(seen[second])}: the streams {first!r} and {second!r} cannot be there together: what Dagster "
+        f"executes for the one has the name of the other's job; rename one."
+        for first, second in one_for_two(seen)
+    ]
 
 
 def _name_of(path: Path) -> str:

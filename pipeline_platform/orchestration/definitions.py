@@ -18,6 +18,7 @@ from pipeline_platform.orchestration.maintenance.history import history_job, his
 from pipeline_platform.orchestration.maintenance.jobs import maintenance_job, maintenance_schedule
 from pipeline_platform.orchestration.prices.definitions import price_definitions, price_sources
 from pipeline_platform.orchestration.prices.partitions import canonicals
+from pipeline_platform.orchestration.prices.planned import idle_assets
 from pipeline_platform.orchestration.prices.schedules import PRICE_JOBS
 from pipeline_platform.orchestration.replay.jobs import replay_job_of
 from pipeline_platform.orchestration.replay.sensors import replay_sensor
@@ -51,7 +52,7 @@ def definitions() -> dg.Definitions:
     purge = history_job(history_limits(settings))
     others = [check_job(specs), maintain, purge, deliver_job()]
     rollups = rollup_definitions(specs, settings.rollup_interval, settings.rollup_pause, datetime.now(UTC))
-    prices = price_definitions(settings)
+    prices, plan = price_definitions(settings), price_sources(settings).plan
     etl_jobs = [*others, *(rollups.jobs or ()), *(prices.jobs or ())]
     job_of_asset = {"/".join(key.path): name for key, name in (PRICE_JOBS | rollup_jobs(specs)).items()}
     resources = {name: fixed(value) for name, value in build_resources(settings).items()}
@@ -66,7 +67,7 @@ def definitions() -> dg.Definitions:
         sensors=[
             *(ingest_sensor(spec, limits) for spec in specs),
             replay_sensor(replays, etl_jobs, job_of_asset, limits),
-            *(alerts_sensor(), failed_runs_sensor(), obsolete_sensor(canonicals(price_sources(settings).plan))),
+            *(alerts_sensor(), failed_runs_sensor(), obsolete_sensor(canonicals(plan), idle_assets(plan))),
         ],
         schedules=[check_schedule(), maintenance_schedule(maintain), history_schedule(purge)],
         resources={**resources, "io_manager": take_once},

@@ -12,7 +12,7 @@ from typing import Any
 
 import redis
 
-from pipeline_platform.core.budgets import FORGOTTEN, Allowance, Failing, Priority
+from pipeline_platform.core.budgets import FORGOTTEN, TOGETHER, Allowance, Failing, Priority
 from pipeline_platform.errors import SettingError, SourceUnavailableError
 from pipeline_platform.queue.connection import queue_errors
 
@@ -54,20 +54,21 @@ end
 return 1
 """
 
-# KEYS: failures   ARGV: forgotten after seconds, 1 to note one more, names. A value is "count first last".
+# KEYS: failures   ARGV: forgotten after seconds, together within seconds, 1 to note one more, names.
+# A value is "count first last".
 # Answers "count lasted ago" for each name, "" for none.
 FAILURES = """
 local now = redis.call('TIME')
 local t = tonumber(now[1]) + tonumber(now[2]) / 1000000
-local forgotten, more, answer = tonumber(ARGV[1]), ARGV[2] == '1', {}
-for place = 3, #ARGV do
+local forgotten, together, more, answer = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1', {}
+for place = 4, #ARGV do
   local count, first, last = 0, t, t
   local known = redis.call('HGET', KEYS[1], ARGV[place])
   if known then
     local c, f, l = string.match(known, '(%S+) (%S+) (%S+)')
     if t - tonumber(l) <= forgotten then count, first, last = tonumber(c), tonumber(f), tonumber(l) end
   end
-  if more then
+  if more and (count == 0 or t - last >= together) then
     count, last = count + 1, t
     redis.call('HSET', KEYS[1], ARGV[place], string.format('%d %.3f %.3f', count, first, last))
   end
@@ -126,7 +127,7 @@ class RedisBudget:
 
     def _series(self, names: Sequence[str], *, more: bool) -> list[Failing | None]:
         with queue_errors():
-            reply: Any = self._failures(keys=[self._failing], args=[FORGOTTEN, int(more), *names])
+            reply: Any = self._failures(keys=[self._failing], args=[FORGOTTEN, TOGETHER, int(more), *names])
         texts = (each.decode() if isinstance(each, bytes) else each for each in reply)
         return [_failing(*text.split()) if text else None for text in texts]
 

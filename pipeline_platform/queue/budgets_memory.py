@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from pipeline_platform.core.budgets import FORGOTTEN, Allowance, Failing, Priority
+from pipeline_platform.core.budgets import FORGOTTEN, TOGETHER, Allowance, Failing, Priority
 from pipeline_platform.queue.budgets import PATIENCE, wait_for
 
 
@@ -48,9 +48,10 @@ class MemoryBudget:
         with self._lock:
             now = self._clock()
             for name in names:
-                there = self._series(name)
-                first = self._known[name][1] if there else now
-                self._known[name] = (there.count + 1 if there else 1, first, now)
+                if (there := self._series(name)) is None:
+                    self._known[name] = (1, now, now)
+                elif there.ago >= TOGETHER:
+                    self._known[name] = (there.count + 1, self._known[name][1], now)
             return [each for name in names if (each := self._series(name))]
 
     def answered(self, *names: str) -> None:

@@ -139,7 +139,7 @@ class Adapter(ABC):
 
     def _opened(self, row: Node) -> datetime:
         """When a record's candle opened."""
-        return row.items()[0].moment()
+        return row.item(0).moment()
 
     def _candle(self, symbol: str, interval: Interval, at: datetime, row: Node) -> Candle | None:
         """A record's candle; None when the record is about something else. For `_read`, unless a source has its own."""

@@ -92,7 +92,7 @@ class Binance(Adapter):
         return self._http.get("/api/v3/klines", query, about=About("candles", symbol), weight=2).items()
 
     def _candle(self, symbol: str, interval: Interval, at: datetime, row: Node) -> Candle:
-        open_, high, low, close, volume = (each.decimal() for each in row.items(length=KLINE_FIELDS)[1:6])
+        open_, high, low, close, volume = (each.decimal() for each in row.items(length=KLINE_FIELDS, only=range(1, 6)))
         closed = self._closed(at, interval)
         return Candle(self.name, symbol, interval, at, open_, high, low, close, volume, closed)
 

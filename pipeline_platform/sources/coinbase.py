@@ -36,7 +36,7 @@ class Coinbase(Adapter):
     @staticmethod
     def says_unknown(said: Said) -> bool:
         """404 with {"message": "NotFound"}, or 400 with "Not allowed for delisted products"."""
-        missing = said.status == 404 and said.message.replace(" ", "").endswith("notfound")
+        missing = said.status == 404 and said.message.replace(" ", "") in ("notfound", "productnotfound")
         return missing or (said.status == 400 and "delisted" in said.message)
 
     def _latest(self, symbols: Sequence[str]) -> Latest:
@@ -51,7 +51,7 @@ class Coinbase(Adapter):
         return self._http.get(path, query, about=About("candles", symbol)).items()
 
     def _candle(self, symbol: str, interval: Interval, at: datetime, row: Node) -> Candle:
-        low, high, open_, close, volume = (each.decimal() for each in row.items(length=CANDLE_FIELDS)[1:])
+        low, high, open_, close, volume = (each.decimal() for each in row.items(length=CANDLE_FIELDS, only=range(1, 6)))
         closed = self._closed(at, interval)
         return Candle(self.name, symbol, interval, at, open_, high, low, close, volume, closed)
 

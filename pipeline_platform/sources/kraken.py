@@ -64,7 +64,7 @@ class Kraken(Adapter):
         return {symbol: lambda: self._last_trade(symbol, rows)}
 
     def _last_trade(self, symbol: str, rows: list[Node]) -> Quote:
-        trades = sort_out(rows, _traded, lambda at, row: self._quote(symbol, row.items()[0], at))
+        trades = sort_out(rows, _traded, lambda at, row: self._quote(symbol, row.item(0), at))
         if not trades.usable:
             words = trades.odd[0].why if trades.odd else "there has been no trade"
             Node(None, self.name, "the last trade").odd(f"cannot be had: {words}")
@@ -84,7 +84,9 @@ class Kraken(Adapter):
         return [replace(each, closed=False) if each.open_time == last else each for each in candles], odd
 
     def _candle(self, symbol: str, interval: Interval, at: datetime, row: Node) -> Candle:
-        open_, high, low, close, _, volume = (each.decimal() for each in row.items(length=CANDLE_FIELDS)[1:7])
+        open_, high, low, close, _, volume = (
+            each.decimal() for each in row.items(length=CANDLE_FIELDS, only=range(1, 7))
+        )
         closed = self._closed(at, interval)
         return Candle(self.name, symbol, interval, at, open_, high, low, close, volume, closed)
 
@@ -114,5 +116,4 @@ class Kraken(Adapter):
 
 
 def _traded(row: Node) -> datetime:
-    fields = row.items()
-    return fields[2].moment() if len(fields) > 2 else row.wrong("a trade of price, volume and time", structure=True)
+    return row.item(2).moment()

@@ -40,11 +40,18 @@ class Node:
         message = f"{self.source} answered with a shape we do not know: {why}. {ADVICE}"
         raise SourceShapeError(message, why, structure=structure)
 
-    def items(self, *, length: int | None = None) -> list[Node]:
-        """The members of a list; with `length`, of exactly so many."""
+    def items(self, *, length: int | None = None, only: range | None = None) -> list[Node]:
+        """The members of a list; with `length`, of exactly so many; with `only`, those with these numbers."""
         if not isinstance(self.value, list) or length not in (None, len(self.value)):
             self.wrong("a list" if length is None else f"a list of {length}", structure=True)
-        return [Node(each, self.source, f"{self.path}[{number}]") for number, each in enumerate(self.value)]
+        numbers = range(len(self.value)) if only is None else only
+        return [Node(self.value[number], self.source, f"{self.path}[{number}]") for number in numbers]
+
+    def item(self, number: int) -> Node:
+        """One member of a list that is long enough."""
+        if not isinstance(self.value, list) or len(self.value) <= number:
+            self.wrong("a list" if not number else f"a list of {number + 1} or more", structure=True)
+        return Node(self.value[number], self.source, f"{self.path}[{number}]")
 
     def field(self, name: str) -> Node:
         """A member of an object that has to be there."""

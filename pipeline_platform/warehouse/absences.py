@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from datetime import date, datetime
 
@@ -11,9 +10,8 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from pipeline_platform.core.absences import Absence, answered
 from pipeline_platform.core.calendars import Calendar
-from pipeline_platform.core.price_partitions import days_of
 from pipeline_platform.core.prices import Instrument, Interval
-from pipeline_platform.core.time_ranges import TimeRange, of_day
+from pipeline_platform.core.time_ranges import TimeRange
 from pipeline_platform.warehouse.engine import warehouse_errors
 from pipeline_platform.warehouse.price_tables import nothing
 
@@ -43,18 +41,34 @@ def note_answer(
             connection.execute(_INSERT, _arrays(instrument, interval, come))
 
 
-def absent_candles(engine: sa.Engine, instrument: Instrument, interval: Interval, within: TimeRange) -> dict[date, int]:
-    """Candles by day that the source said it does not have."""
+def absent_candles(
+    engine: sa.Engine, instrument: Instrument, interval: Interval, first: date, last: date
+) -> dict[date, int]:
+    """Candles by day, from `first` to `last`, that the source said it does not have."""
+    values = {"source": instrument.source, "symbol": instrument.symbol, "interval": interval.value}
     with warehouse_errors(), engine.connect() as connection:
-        known = _touching(connection, _of(instrument, interval), within)
-    counts: dict[date, int] = defaultdict(int)
-    for each in known:
-        if span := each.span.within(within.start, within.end):
-            for day in days_of(span):
-                whole = of_day(day)
-                if part := span.within(whole.start, whole.end):
-                    counts[day] += part.candles(interval)
-    return counts
+        rows = connection.execute(_BY_DAY, {**values, "seconds": interval.seconds, "first": first, "last": last})
+        return {row.day: row.candles for row in rows}
+
+
+# Of rows `n` of price_nothing: the UTC days from :first to :last that each is about, and how much of each, in seconds.
+ABSENT_DAYS = """
+cross join lateral (
+    select day::date, extract(epoch from least(n."until", (day + interval '1 day') at time zone 'UTC')
+        - greatest(n.start, day at time zone 'UTC')) as absent
+    from generate_series(
+        greatest((n.start at time zone 'UTC')::date, cast(:first as date))::timestamp,
+        least(((n."until" - interval '1 microsecond') at time zone 'UTC')::date, cast(:last as date))::timestamp,
+        interval '1 day'
+    ) day
+) d
+"""
+_BY_DAY = sa.text(
+    f"""
+    select d.day, (sum(d.absent) / :seconds)::integer as candles from price_nothing n {ABSENT_DAYS}
+    where n.source = :source and n.symbol = :symbol and n."interval" = :interval group by 1
+    """
+)
 
 
 def _of(instrument: Instrument, interval: Interval) -> sa.ColumnElement[bool]:

@@ -9,6 +9,7 @@ from datetime import date
 import sqlalchemy as sa
 
 from pipeline_platform.core.prices import Instrument, Interval
+from pipeline_platform.warehouse.absences import ABSENT_DAYS
 from pipeline_platform.warehouse.engine import warehouse_errors
 
 
@@ -40,7 +41,7 @@ class Recomputed:
 # `counted`: candles of the finest planned interval, which say whether the day is whole. `absent`: how many of them
 # the source said it does not have; a day of which it has nothing at all is no day of it. `whole`: the source's own
 # candle of the day, which is preferred to one made of its parts. A median of two is their mean; prices stay exact.
-_ROWS = """
+_ROWS = f"""
 with wanted as (
     select * from unnest(
         cast(:source as text[]), cast(:symbol as text[]), cast(:canonical as text[]), cast(:interval as text[]),
@@ -57,18 +58,9 @@ with wanted as (
         and c.open_time < (cast(:last as date) + 1)::timestamp at time zone 'UTC'
     group by 1, 2, 3
 ), absent as (
-    select n.source, n.symbol, d.day, sum(extract(epoch from least(n."until", d.ends) - greatest(n.start, d.starts))
-        / p.seconds)::integer as nothing
-    from price_nothing n join planned p using (source, symbol, "interval")
-    cross join lateral (
-        select day::date, day at time zone 'UTC' as starts, (day + interval '1 day') at time zone 'UTC' as ends
-        from generate_series(
-            greatest((n.start at time zone 'UTC')::date, cast(:first as date))::timestamp,
-            least(((n."until" - interval '1 microsecond') at time zone 'UTC')::date, cast(:last as date))::timestamp,
-            interval '1 day'
-        ) day
-    ) d
-    group by 1, 2, 3
+    select n.source, n.symbol, d.day, (sum(d.absent) / p.seconds)::integer as nothing
+    from price_nothing n join planned p using (source, symbol, "interval") {ABSENT_DAYS}
+    group by 1, 2, 3, p.seconds
 ), whole as (
     select c.source, c.symbol, (c.open_time at time zone 'UTC')::date as day, c.open, c.high, c.low, c.close, c.volume
     from price_candles c join (select distinct source, symbol from planned) p using (source, symbol)
@@ -92,7 +84,7 @@ with wanted as (
         (percentile_disc(0.5) within group (order by close) filter (where not gap)
             + percentile_disc(0.5) within group (order by close desc) filter (where not gap)) / 2 as best,
         max(close) - min(close) as apart,
-        coalesce(array_agg(source order by source) filter (where close is not null), '{}') as sources,
+        coalesce(array_agg(source order by source) filter (where close is not null), '{{}}') as sources,
         sum(candles)::integer as candles, sum(expected)::integer as expected, bool_or(gap) as gap,
         jsonb_object_agg(source, jsonb_build_object(
             'symbol', symbol, 'interval', "interval", 'open', open, 'close', close,

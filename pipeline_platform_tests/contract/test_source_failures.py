@@ -11,11 +11,12 @@ from pipeline_platform.errors import (
     QuestionRefusedError,
     SourceRefusedError,
     SourceUnavailableError,
+    UnknownSymbolError,
 )
 from pipeline_platform.local.price_server.faults import Fault
 from pipeline_platform.local.price_server.server import PriceServer
 from pipeline_platform.sources.protocol import Source
-from pipeline_platform_tests.contract.price_cases import Case, Purse, Rejected, each_case
+from pipeline_platform_tests.contract.price_cases import CASES, Case, Purse, Rejected, each_case
 
 
 @each_case
@@ -205,3 +206,70 @@ def test_a_failure_in_the_middle_keeps_the_pages_before_it(case: Case, source: S
         first.extend(reading)
     assert first == case.expected(server.truth, wanted)[: len(first)]
     assert len(first) > case.page // 2
+
+
+BY_KIND = {case.kind: case for case in CASES}
+ILLEGAL = "Illegal characters found in parameter '{}'; legal range is '^[A-Z0-9-_.]{{1,20}}$'."
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "body"),
+    [
+        ("binance", 400, {"code": -1121, "msg": "Invalid symbol."}),
+        ("binance", 400, {"code": -1100, "msg": ILLEGAL.format("symbol")}),
+        ("binance", 200, {"code": -1121, "msg": "Invalid symbol."}),
+        ("demo", 400, {"code": -1121, "msg": "Invalid symbol."}),
+        ("coinbase", 404, {"message": "NotFound"}),
+        ("coinbase", 404, {"message": "Product not found"}),
+        ("coinbase", 400, {"message": "Not allowed for delisted products"}),
+        ("kraken", 200, {"error": ["EQuery:Unknown asset pair"]}),
+        ("kraken", 200, {"error": ["WGeneral:Danger", "EQuery:Unknown asset pair"]}),
+        ("coingecko", 404, {"error": "coin not found"}),
+        ("coingecko", 400, {"error": "invalid vs_currency"}),
+        ("frankfurter", 422, {"status": 422, "message": "invalid currency: USD"}),
+        ("frankfurter", 404, {"status": 404, "message": "not found"}),
+        ("frankfurter_v1", 404, {"message": "not found"}),
+        ("frankfurter_v1", 422, {"message": "bad currency pair"}),
+        ("ecb", 404, {"title": "Not Found", "status": 404, "detail": "No results found."}),
+        ("ecb", 404, "No results found."),
+    ],
+)
+def test_only_the_answers_that_are_documented_for_it_are_an_unknown_symbol(
+    kind: str, status: int, body: Any, server: PriceServer, purse: Purse
+) -> None:
+    case = BY_KIND[kind]
+    source = case.open(server, purse)
+    server.faults.set("/", Fault(status=status, body=body))
+    with pytest.raises(UnknownSymbolError) as caught:
+        list(source.candles(case.symbol, case.interval, case.range(30), Rejected()))
+    assert caught.value.symbol == case.symbol
+    assert list(source.quotes([case.symbol]).refused) == [case.symbol]
+    assert (purse.pauses, purse.known) == ([], {})
+    source.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "body"),
+    [
+        ("binance", 400, {"code": -1100, "msg": ILLEGAL.format("endTime")}),
+        ("binance", 400, {"code": -1120, "msg": "Invalid interval."}),
+        ("binance", 403, "<html><body>-1121 Invalid symbol</body></html>"),
+        ("coinbase", 404, {"message": "Route not found"}),
+        ("coinbase", 400, {"message": "Unsupported granularity"}),
+        ("kraken", 200, {"error": ["EGeneral:Invalid arguments"]}),
+        ("kraken", 520, {"error": ["EQuery:Unknown asset pair"]}),
+        ("coingecko", 404, {"error": "Not Found"}),
+        ("coingecko", 401, {"error": {"status": {"error_code": 10012, "error_message": "coin not found in range"}}}),
+        ("frankfurter", 422, {"message": "date range exceeds 5 years"}),
+        ("frankfurter_v1", 422, {"message": "invalid date"}),
+        ("ecb", 404, {"status": 404, "error": "Not Found", "path": "/service/data/EXR"}),
+        ("ecb", 400, {"detail": "No results found."}),
+    ],
+)
+def test_what_is_near_to_that_passes(kind: str, status: int, body: Any, server: PriceServer, purse: Purse) -> None:
+    case = BY_KIND[kind]
+    source = case.open(server, purse)
+    server.faults.set("/", Fault(status=status, body=body))
+    with pytest.raises(SourceUnavailableError):
+        list(source.candles(case.symbol, case.interval, case.range(30), Rejected()))
+    source.close()

@@ -82,6 +82,9 @@ def test_a_batch_that_is_refused_is_halved_until_the_refusal_is_about_one(server
     before = source.spent
     assert len(source.quotes(asked[: len(COINS)]).found) == len(COINS)
     assert source.spent == before + 1
+    one = [*(f"{each}USDT" for each in COINS), "NOPEUSDT"]
+    assert list(source.quotes(one).refused) == ["NOPEUSDT"]
+    assert source.spent == before + 1 + 7  # eight, four and four, two and two, one and one
     source.close()
 
 

@@ -127,3 +127,23 @@ def test_a_record_that_is_given_twice_with_other_values_is_told(
     candles = list(source.candles(case.symbol, case.interval, wanted, rejected))
     assert candles == case.expected(server.truth, wanted)  # the later one counts
     assert ["is given twice" in why for _, why in rejected.found] == [True]
+
+
+@pytest.mark.parametrize("kind", ["coinbase", "coingecko", "binance"])
+def test_a_record_at_odds_at_the_edge_of_two_pages_is_told_once(kind: str, server: PriceServer, purse: Purse) -> None:
+    """Some sources give a page's last record again with the next page."""
+    case = next(each for each in CASES if each.kind == kind)
+    source, rejected, wanted = case.open(server, purse), Rejected(), case.range(case.page * 2)
+    edge = wanted.start + (case.page - 1) * case.interval.length
+    odd = int(edge.timestamp()) * (1 if kind == "coinbase" else 1000)
+
+    def spoil(body: Any) -> Any:
+        return case.with_rows(
+            body, [[*row[:1], None, *row[2:]] if 0 <= row[0] - odd < 100 else row for row in case.rows(body)]
+        )
+
+    case.misbehave(server, Fault(change=spoil))
+    candles = list(source.candles(case.symbol, case.interval, wanted, rejected))
+    assert len(candles) == 2 * case.page - 1
+    assert [case.interval.floor(at) for at, _ in rejected.found if at] == [edge]
+    source.close()

@@ -14,8 +14,11 @@ from pipeline_platform.errors import PermanentError
 from pipeline_platform.orchestration.definitions import definitions
 from pipeline_platform.orchestration.failures.obsolete import close_gone, why_gone
 from pipeline_platform.orchestration.partition_ranges import range_tags, range_text
+from pipeline_platform.orchestration.prices.planned import idle_assets
 from pipeline_platform.orchestration.replay.sensors import retries
 from pipeline_platform.orchestration.resources import Warehouse
+from pipeline_platform.sources.catalog import load_plan
+from pipeline_platform.sources.plan import PricePlan
 from pipeline_platform.warehouse.etl_ledger import EtlLedger
 from pipeline_platform.warehouse.failed_runs import FailedRun, record_failed_runs
 from pipeline_platform.warehouse.obsolete import FailedPartition, close_instrument
@@ -94,7 +97,7 @@ def test_rows_and_alert_of_a_corrected_symbol_are_closed(
     engine: sa.Engine, repository: dg.RepositoryDefinition
 ) -> None:
     fail(engine, GONE, "2026-11-21|demo:BTCUSDX")
-    assert close_gone(engine, repository) == 2
+    assert close_gone(engine, repository, {}) == 2
     assert [state for _, state in rows(engine, STATES)] == ["obsolete", "obsolete"]
     ((is_open, body),) = rows(engine, ALERTS)
     assert not is_open
@@ -102,21 +105,42 @@ def test_rows_and_alert_of_a_corrected_symbol_are_closed(
     assert rows(engine, "select count(*) from assets_failed") == [(0,)]
     with pytest.raises(PermanentError, match=r"is obsolete, there is nothing to retry\. demo:BTCUSDX is not among"):
         retry_asset(engine, 1, requested_by="test", streams=())
-    assert close_gone(engine, repository) == 0
+    assert close_gone(engine, repository, {}) == 0
 
 
 def test_the_alert_stays_while_something_else_fails(engine: sa.Engine, repository: dg.RepositoryDefinition) -> None:
     fail(engine, GONE, THERE)
-    assert close_gone(engine, repository) == 1
+    assert close_gone(engine, repository, {}) == 1
     assert rows(engine, STATES) == [(THERE, "failed"), (GONE, "obsolete")]
     assert [is_open for is_open, _ in rows(engine, ALERTS)] == [True]
 
 
 def test_what_comes_back_gets_a_new_row(engine: sa.Engine, repository: dg.RepositoryDefinition) -> None:
     fail(engine, GONE)
-    close_gone(engine, repository)
+    close_gone(engine, repository, {})
     fail(engine, GONE, run="r2")
     assert [state for _, state in rows(engine, "select id, state from assets order by id")] == ["obsolete", "failed"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "closed"),
+    [
+        pytest.param({"enabled": False}, ["orders_usd_1d", "prices/daily", "prices/quotes"], id="no source is enabled"),
+        pytest.param({"quotes": False}, ["prices/quotes"], id="no source has quotes"),
+        pytest.param({}, [], id="all is as it was"),
+    ],
+)
+def test_what_nothing_runs_any_more_is_closed(
+    engine: sa.Engine, repository: dg.RepositoryDefinition, changes: dict[str, bool], closed: list[str]
+) -> None:
+    demo = load_plan(None, "http://127.0.0.1:9").sources["demo"].model_copy(update=changes)
+    fail(engine, "2026-11-20", asset="prices/daily")
+    fail(engine, "2026-11-20", asset="orders_usd_1d")
+    fail(engine, asset="prices/quotes")
+    close_gone(engine, repository, idle_assets(PricePlan.model_construct(sources={"demo": demo})))
+    query = "select asset_key from assets where state = 'obsolete' order by 1"
+    assert [key for (key,) in rows(engine, query)] == closed
+    assert len(rows(engine, "select id from alerts where resolved_at is null")) == 3 - len(closed)
 
 
 @pytest.mark.parametrize("of_job", [False, True], ids=["a partition", "a run of a job"])

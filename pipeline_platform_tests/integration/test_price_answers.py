@@ -12,9 +12,8 @@ import sqlalchemy as sa
 
 from pipeline_platform.core.absences import PAUSES
 from pipeline_platform.core.budgets import Priority
-from pipeline_platform.core.calendars import Calendar
 from pipeline_platform.core.prices import Instrument, Interval
-from pipeline_platform.core.time_ranges import TimeRange, of_days
+from pipeline_platform.core.time_ranges import of_days
 from pipeline_platform.errors import PlatformError
 from pipeline_platform.local.backfills import plan_candles
 from pipeline_platform.local.price_server.faults import Fault
@@ -23,7 +22,7 @@ from pipeline_platform.orchestration.prices.fetch import Fetched, fetch_candles
 from pipeline_platform.queue.budgets_memory import MemoryBudget
 from pipeline_platform.sources.catalog import allowance_of, load_plan, open_source
 from pipeline_platform.sources.protocol import Source
-from pipeline_platform.warehouse.absences import absent_candles, note_answer
+from pipeline_platform.warehouse.absences import absent_candles
 from pipeline_platform.warehouse.price_days import DayOfSource, recompute_days
 from pipeline_platform_tests.integration.price_stack import PriceStack, price_stack, serving
 from pipeline_platform_tests.integration.test_price_assets import checks, tick
@@ -128,7 +127,7 @@ def test_what_a_source_has_nothing_for_is_no_gap(
     desk.leave_out(*empty)
     desk.ask()
     assert [each for each in desk.rows(NOTHING) if each[0] == "1h"] == [("1h", *each, 1, False) for each in empty]
-    assert absent_candles(desk.engine, BTC, Interval.HOUR, of_days(DAY, DAY)) == {DAY: hours}
+    assert absent_candles(desk.engine, BTC, Interval.HOUR, DAY, DAY) == {DAY: hours}
     assert desk.rows(GAPS) == []
     assert desk.days() == day
     assert desk.ask() == 0
@@ -162,7 +161,8 @@ def test_what_comes_after_all_is_stored_and_the_rest_stays_known(desk: Desk) -> 
     [
         pytest.param(Fault(status=400, body={"code": -1121, "msg": "Invalid symbol."}), id="an unknown symbol"),
         pytest.param(Fault(status=503), id="a source that is away"),
-        pytest.param(Fault(change=lambda _: {"msg": "maintenance"}), id="another shape"),
+        pytest.param(Fault(change=lambda _: {"klines": []}), id="another envelope"),
+        pytest.param(Fault(change=lambda rows: [row[:3] for row in rows]), id="another shape"),
         pytest.param(Fault(keep=0.5), id="an answer that is cut short"),
     ],
 )
@@ -228,11 +228,30 @@ def test_the_checks_are_green_and_nothing_is_requested_where_nobody_trades(stack
     assert plan_candles(stack.engine, plan, day, day, later, only_gaps=True).partitions == [f"{day}|demo:ETHUSDT"]
 
 
-def test_days_off_are_settled_at_once(engine: sa.Engine) -> None:
-    euro = Instrument("ecb", "EUR-USD")
-    easter = TimeRange(datetime(2024, 3, 29, tzinfo=UTC), datetime(2024, 4, 2, tzinfo=UTC))
-    for _ in range(2):
-        note_answer(engine, euro, Interval.DAY, easter, [easter], at(0), Calendar.ECB)
-    with engine.connect() as connection:
-        known = connection.execute(sa.text("select start, until, again_at from prices_nothing")).all()
-    assert [tuple(row) for row in known] == [(easter.start, easter.end, None)]
+def test_the_weekends_of_exchange_rates_are_no_gaps_and_settled(engine: sa.Engine) -> None:
+    first, last = date(2024, 3, 25), date(2024, 4, 8)  # Easter is 31 March
+    with serving(PriceServer()) as server:
+        options = load_plan().sources["ecb"].model_copy(update={"enabled": True, "base_url": server.url})
+        source = open_source(options, MemoryBudget("ecb", allowance_of(options)), Priority.LIVE, environ={})
+        desk = Desk(engine, server, source)
+        for only_gaps in (False, True):
+            fetch_candles(
+                engine,
+                source,
+                Instrument("ecb", "EUR-USD"),
+                "EUR-USD",
+                (Interval.DAY,),
+                [of_days(first, last)],
+                only_gaps=only_gaps,
+                run_id="r",
+                clock=server.clock,
+                into=Fetched(),
+            )
+            assert source.spent == 1
+        source.close()
+    assert desk.rows("select count(*) from prices_candles") == [(9,)]
+    assert desk.rows("select missing_from, missing_until from prices_gaps") == []
+    assert desk.rows("select start::date::text, until::date::text, again_at from prices_nothing order by 1") == [
+        ("2024-03-29", "2024-04-02", None),
+        ("2024-04-06", "2024-04-08", None),
+    ]

@@ -186,6 +186,14 @@ def test_a_symbol_that_is_not_known_loses_no_other_quotes_and_is_named(stack: Pr
     assert "It does not know GBPUSDT: correct it in prices.yaml." in message
 
 
+def test_the_price_of_a_pair_that_nobody_trades_any_more_is_not_fresh(stack: PriceStack) -> None:
+    last = datetime.now(UTC).replace(microsecond=0) - timedelta(days=3)
+    stack.server.last_trades["SOLUSDT"] = last
+    assert stack.run("prices_quotes").success
+    assert stack.rows("select symbol, at from prices_quotes where at < now() - interval '1 day'") == [("SOLUSDT", last)]
+    assert checks(stack)["fresh"] is False
+
+
 def test_days_are_computed_once_and_say_where_candles_are_missing(stack: PriceStack) -> None:
     assert stack.candles(*FEBRUARY).success
     with stack.engine.begin() as connection:

@@ -8,7 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
+from pipeline_platform.cli.backfill import parked_words
 from pipeline_platform.core.prices import Instrument
+from pipeline_platform.local.backfills import plan_candles
 from pipeline_platform.local.price_server.server import PriceServer
 from pipeline_platform.orchestration.prices import resources as price_resources
 from pipeline_platform.sources.catalog import load_plan
@@ -59,9 +61,14 @@ def test_a_symbol_is_parked_with_one_alert_and_asked_for_seldom(stack: PriceStac
 
     def run() -> bool:
         if what == "quotes":
-            return stack.run("prices_quotes").success
-        keys = f"{today}|demo:{LUNA}", f"{today}|demo:{BTC}"
-        return stack.run("prices_candles", *keys, ops={"prices__candles": {"config": {"only_gaps": True}}}).success
+            told = stack.run("prices_quotes")
+        else:
+            keys = f"{today}|demo:{LUNA}", f"{today}|demo:{BTC}"
+            told = stack.run("prices_candles", *keys, ops={"prices__candles": {"config": {"only_gaps": True}}})
+        if told.success:
+            parked = [each.materialization.metadata["parked"] for each in told.get_asset_materialization_events()]
+            assert f"demo:{LUNA} is parked since" in str(parked[0].value)  # what the UI shows
+        return told.success
 
     assert not run()  # it is told at once that something is wrong
     assert refusals(stack) == [(LUNA, what, 1, False)]
@@ -86,6 +93,22 @@ def test_a_symbol_is_parked_with_one_alert_and_asked_for_seldom(stack: PriceStac
         closed = stack.rows("select distinct state, error_message from assets where partition_key like '%LUNA%'")
         assert [state for state, _ in closed] == ["obsolete"] * len(closed)
         assert all("is parked since" in message for _, message in closed)
+
+
+def test_a_person_who_asks_for_a_parked_symbol_is_obeyed(stack: PriceStack) -> None:
+    luna, now = Instrument("demo", LUNA), stack.server.clock()
+    for days in (4, 0):
+        note_refused(stack.engine, luna, "candles", "Invalid symbol.", now - timedelta(days=days))
+    before = stack.server.requests.total()
+    assert stack.candles(now.date(), now.date(), symbol=LUNA, only_gaps=True).success  # as a schedule asks
+    assert stack.server.requests.total() == before
+    assert stack.rows("select count(*) from assets") == [(0,)]  # it was left out, not loaded
+    assert stack.candles(now.date(), now.date(), symbol=LUNA).success  # as a person does in the UI
+    assert refusals(stack) == [(LUNA, "candles", 3, True)]
+    assert stack.rows("select state from assets") == [("obsolete",)]
+    work = plan_candles(stack.engine, price_resources._plan("", stack.server.url), now.date(), now.date(), now)
+    (words,) = parked_words(work, known_refusals(stack.engine, "candles"))
+    assert words.startswith(f"demo:{LUNA} is parked since ")
 
 
 def test_what_is_parked_keeps_no_check_red_and_is_named(stack: PriceStack) -> None:

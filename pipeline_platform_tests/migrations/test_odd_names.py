@@ -46,7 +46,7 @@ def _streams(names: list[str]) -> Iterator[StreamSpec]:
         dimensions, measures = names[start : start + 16], rolled[start : start + 16]
         fields: dict[str, object] = {"dimensions": dimensions, "measures": measures, "unique_event_id": number == 0}
         stream = STREAMS[number] if number < len(STREAMS) else f"odd{number}"
-        yield StreamSpec.model_validate({"name": stream, "policies": {"retention_days": 36500}, **fields})
+        yield StreamSpec.model_validate({"name": stream, **fields})
 
 
 def test_tables_a_load_rollups_and_queries(engine: sa.Engine) -> None:

@@ -118,6 +118,24 @@ def test_graphql_comes_by_post_of_json_only(doors: Doors) -> None:
         assert page.status_code == 200  # GraphiQL
 
 
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("application/json", 200),
+        ("application/json; charset=utf-8;", 200),
+        ('Application/JSON;charset="UTF-8"', 200),
+        ("application/json ; version=1", 200),
+        ("application/json; charset=utf-16", 400),
+        ("text/plain; application/json", 400),
+    ],
+)
+def test_events_of_assets_are_reported_as_json_however_it_is_written(doors: Doors, kind: str, status: int) -> None:
+    """Dagster itself knows one spelling of it."""
+    body = json.dumps({"description": "said by a test"})
+    path = "/report_asset_materialization/by_media_type/x"
+    assert doors.key("admin").ask("POST", path, data=body, headers={"Content-Type": kind}).status_code == status
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:1", "127.0.0.1.evil.example:{port}", ""])
 @pytest.mark.parametrize("who", ["anonymous", "session", "key"])
 def test_a_foreign_host_is_refused(doors: Doors, up: Up, host: str, who: str) -> None:

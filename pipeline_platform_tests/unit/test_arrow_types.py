@@ -14,6 +14,7 @@ import pytest
 
 from pipeline_platform.cli.arrow_types import CONVERSIONS, conversion_of
 from pipeline_platform.cli.parquet_rows import batch_rows, parquet_rows
+from pipeline_platform_tests.unit.examples import stream
 
 UTC = "UTC"
 MOST = 2**63 - 1
@@ -229,3 +230,40 @@ def test_a_refused_row_shows_what_it_had_and_others_are_not_touched() -> None:
 def test_rows_without_columns_are_rows() -> None:
     batch = pa.RecordBatch.from_struct_array(pa.array([{}, {}], pa.struct([])))
     assert [row.data for row in batch_rows(batch)] == [b"{}", b"{}"]
+
+
+@pytest.mark.parametrize(("unknown", "problems"), [("ignore", ["", ""]), ("reject", ["lasted: is a duration", ""])])
+def test_a_column_that_the_stream_ignores_is_not_read(unknown: str, problems: list[str]) -> None:
+    file = io.BytesIO()
+    lasted = raw([5, None], pa.duration("s"), pa.int64())
+    pq.write_table(pa.table({"source": ["a", "b"], "lasted": lasted, "value": [1.5, 2.5]}), file)
+    rows = list(parquet_rows(file, "x", stream(unknown_fields=unknown)))
+    assert [row.problem.partition(";")[0] for row in rows] == problems
+    assert json.loads(rows[1].data) == {"source": "b", "value": 2.5}
+
+
+class Secret(pa.ExtensionType):  # type: ignore[misc]  # pyarrow has no types
+    """A type of somebody else's, such as pandas' periods, which are kept as whole numbers."""
+
+    def __init__(self) -> None:
+        super().__init__(pa.int64(), "somebody.period")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b"M"
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage: Any, data: bytes) -> Secret:
+        return cls()
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_an_extension_that_nobody_knows_here_is_not_taken_for_what_it_is_kept_as(wrapped: bool) -> None:
+    secret = pa.ExtensionArray.from_storage(Secret(), pa.array([671, None]))
+    column = pa.StructArray.from_arrays([secret], names=["ts"]) if wrapped else secret
+    file = io.BytesIO()
+    pq.write_table(pa.table({"x": column}), file)
+    file.seek(0)
+    rows = list(parquet_rows(file, "x"))
+    where = "x: .ts" if wrapped else "x:"
+    assert rows[0].problem.startswith(f"{where} has the extension type somebody.period")
+    assert rows[1].problem == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from typing import Any
 
@@ -46,3 +47,39 @@ def test_a_bad_line_is_refused_alone(bad: bytes, problem: str) -> None:
 @pytest.mark.parametrize("blank", [b"", b",,", b",", b",,,,,", b" , ,", b'"","",""', b"\r"])
 def test_rows_of_nothing_but_separators_are_blank(blank: bytes) -> None:
     assert read(HEAD + blank + b"\na,m,1\n" + blank + b"\n" + blank) == ([1], [])
+
+
+@pytest.mark.parametrize(
+    "stray",
+    [
+        ['a,"m,5'],  # until the end of the file
+        ['a,"m,5', 'a,"m,5'],
+        ['a,"m,5', 'a,5",7'],  # the second closes what the first opened
+        ['a,"m,5', 'a,5",7,8'],
+        ['"a,m,5', 'b",m,7', 'a,"m,5', 'a,m,"5'],
+        ['a,"m,5'] * 7,
+    ],
+)
+def test_stray_quotes_take_no_other_row_along(stray: list[str]) -> None:
+    lines = [f"a,m,{n}" for n in range(100, 10_100)]
+    places = [3000 * at + 100 for at in range(min(3, len(stray)))] + [9900 + at for at in range(len(stray) - 3)]
+    for near in (1, 0):  # far from each other, and on end
+        mixed, others = list(lines), stray
+        for at, line in reversed(list(enumerate(others))):
+            mixed.insert(places[at] if near else 50, line)
+        good, refused = read(HEAD + "\n".join(mixed).encode())
+        assert [value for value in good if value >= 100] == list(range(100, 10_100))
+        assert len(good) + sum(data.count(b"\n") + 1 for _, _, data in refused) == 10_000 + len(stray)
+
+
+@pytest.mark.parametrize(
+    "text", ["a\nb", "a\n\nb", "\n", "one, two\nthree", "a\r\nb", 'he said "a,b"\nand went', "x" * 131_000 + "\ny"]
+)
+@pytest.mark.parametrize("column", [0, 1])
+def test_text_over_several_lines_stays_one_row(text: str, column: int) -> None:
+    into = io.StringIO()
+    csv.writer(into).writerows(
+        [["source", "metric", "value"], [*["k", "k"][:column], text, *["k", "k"][column + 1 :], 1]]
+    )
+    (row,) = csv_rows(io.BufferedReader(io.BytesIO(into.getvalue().encode())), "x.csv", SPEC)
+    assert (row.number, row.problem, orjson.loads(row.data)[["source", "metric"][column]]) == (2, "", text)

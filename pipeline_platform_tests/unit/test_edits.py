@@ -75,6 +75,8 @@ def test_a_merge_patch_holds_afterwards_and_twice_is_once(target: dict[str, Any]
         ("upper(strip(name))", "AB"),
         ("lower('ÄB') + name", "äb ab "),
         ("'constant'", "constant"),
+        ("'1_000'", "1_000"),
+        ("1.5e1 + .5", 15.5),
         ("3", 3),
     ],
 )
@@ -160,6 +162,9 @@ def test_an_edit_that_does_not_apply_says_why(document: dict[str, Any], payload:
         ({"set": {"a": "(" * 200 + "a" + ")" * 200}}, None),
         ({"merge": {"a": "x" * 20_000}}, "at most"),
         ({"merge": {"a": {1, 2}}}, "JSON has not"),
+        ({"set": {"a": "b * 1_000"}}, "'1_000' is not a number"),
+        ({"set": {"a": "0x10"}}, "'0x10' is not a number"),
+        ({"set": {"ä": "'ü' + str(0b1)"}}, "'0b1' is not a number"),
     ],
 )
 def test_what_is_no_edit_is_refused_when_it_is_asked_for(document: Any, message: str | None) -> None:

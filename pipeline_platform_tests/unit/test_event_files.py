@@ -81,10 +81,13 @@ def refusal(path: Path, **options: Any) -> str:
         ("Source,Metric,Value\na,m,1\n", "has no column of the stream"),
         ("source,metric\na,m\n", "lacks what every event of telemetry has to have: value"),
         ("ts,event_id,Value\n,,1\n", "has to have: source, metric, value (there is 'Value')"),
-        ("source,metric,value,\na,m,1,\n", "has a column without a name"),
-        ("source,metric,value,value\na,m,1,2\n", "has the column 'value' twice"),
+        ("source,metric,value,\na,m,1,\n", "the header names a column not at all"),
+        ("source,metric,value,value\na,m,1,2\n", "the header names a column twice ('value')"),
         ('source,metric,value\na,m,"1,5"\nb,m,"2,5"\n', "decimal commas, such as '1,5'; pass --decimal-comma"),
         ('source,metric,value\na,m,"1.234,56"\nb,m,7\n', "decimal commas, such as '1.234,56'"),
+        ('source,metric,value\na,m,"1,234"\nb,m,"1,5"\n', "decimal commas, such as '1,5'; pass --decimal-comma"),
+        ('source,metric,value\na,m,"1,234"\nb,m,7\n', "have commas, such as '1,234'; write them without, or pass"),
+        ('source,metric,value\na,m,"1,234,567.5"\n', "have commas, such as '1,234,567.5'; write them without"),
         ("[1]\n", "is JSON and not CSV; pass --format ndjson"),
         (LINES.decode(), "is JSON and not CSV"),
         ('source,"metric\na,m,1\n', "has no column of the stream"),
@@ -166,21 +169,31 @@ def test_another_encoding_is_detected_said_and_read(tmp_path: Path, name: str, e
 def test_a_single_line_that_is_not_utf_8_is_that_lines_fault(tmp_path: Path, line: bytes) -> None:
     (tmp_path / "x.csv").write_bytes(PLAIN.encode() + line + b",m,3\nb,m,4\n")
     rows = rows_of(tmp_path / "x.csv")
-    assert [(row.number, row.problem) for row in rows if row.problem] == [(4, "not valid UTF-8")]
+    assert [(row.number, row.problem) for row in rows if row.problem] == [(4, "source: not valid UTF-8")]
     assert len(rows) == 4
 
 
 def test_what_an_encoding_does_not_have_is_its_rows_fault(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_bytes(b"source,metric,value\n\x81,m,1\na,m,2\n")
-    assert [row.problem for row in rows_of(tmp_path / "x.csv", encoding="windows-1252")] == ["not valid UTF-8", ""]
+    assert [row.problem for row in rows_of(tmp_path / "x.csv", encoding="windows-1252")] == [
+        "source: not valid UTF-8",
+        "",
+    ]
     (tmp_path / "y.csv").write_bytes("source,metric,value\na,m,2\n\udc00,m,1".encode("utf-16", "surrogatepass") + b"x")
-    assert [row.problem for row in rows_of(tmp_path / "y.csv", encoding="utf-16")] == ["", "not valid UTF-8"]
+    assert [row.problem for row in rows_of(tmp_path / "y.csv", encoding="utf-16")] == ["", "source: not valid UTF-8"]
 
 
-@pytest.mark.parametrize("encoding", ["zip", "rot13", "no-such", "undefined", "utf\0"])
+@pytest.mark.parametrize("encoding", ["zip", "rot13", "no-such", "undefined", "idna", "punycode", "utf\0"])
 def test_an_encoding_is_one_of_text(encoding: str) -> None:
     with pytest.raises(SettingError, match="There is no encoding"):
         require_encoding(encoding)
+
+
+@pytest.mark.parametrize("content", [PLAIN.encode("utf-16-le"), PLAIN.encode("utf-16-be"), PLAIN.encode()])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_what_is_not_in_the_encoding_that_was_said(tmp_path: Path, encoding: str, content: bytes) -> None:
+    (tmp_path / "x.csv").write_bytes(content)
+    assert f"is not {encoding}" in refusal(tmp_path / "x.csv", encoding=encoding)
 
 
 SKIPPABLE = struct.pack("<II", 0x184D2A53, 6) + b"length"

@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline_platform.core import events
@@ -46,6 +46,7 @@ numbers = st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.inte
 times = st.none() | st.integers(-(10**13), 10**13)
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.tuples(texts, times, numbers), min_size=1, max_size=5), max_size=5))
 def test_what_was_encoded_comes_back(requests: list[list[tuple[str | None, int | None, float | None]]]) -> None:
     entries = [

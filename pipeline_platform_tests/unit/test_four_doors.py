@@ -228,7 +228,7 @@ DOORS: dict[str, Callable[[Table], Iterator[Row]]] = {
     "NDJSON": lambda table: json_rows(opened("\n".join(table.objects()).encode()), "x.ndjson"),
     "a JSON array": lambda table: json_rows(opened(table.array()), "x.json"),
     "CSV": lambda table: csv_rows(opened(table.csv()), "x.csv", SPEC),
-    "Parquet": lambda table: parquet_rows(table.parquet(), "x.parquet"),
+    "Parquet": lambda table: parquet_rows(table.parquet(), "x.parquet", SPEC),
 }
 Loaded = dict[int, tuple[int, tuple[str, ...], tuple[float | None, ...]]]
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
+import tracemalloc
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline_platform.cli import json_rows as module
@@ -142,6 +144,36 @@ def test_what_is_too_long_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         list(json_rows(io.BufferedReader(io.BytesIO(b'[1,"' + b"x" * 5000 + b'"]')), "x"))
 
 
+class Long(io.RawIOBase):
+    """An array of that many elements, made while it is read."""
+
+    def __init__(self, count: int, element: bytes) -> None:
+        self._parts = itertools.chain([b"["], itertools.repeat(element + b",\n", count), [b"{}]"])
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        while len(self._rest) < len(buffer) and (part := next(self._parts, b"")):
+            self._rest += part
+        part, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
+        buffer[: len(part)] = part
+        return len(part)
+
+
+@pytest.mark.parametrize("escape", [b"", b'\\"'])
+def test_a_long_array_is_never_in_memory_as_a_whole(escape: bytes) -> None:
+    element = b'{"a":"' + b"x" * 10_000 + escape + b'"}'
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in json_rows(io.BufferedReader(Long(4000, element), 2**16), "x.json")) == 4001
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * 2**20
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
@@ -149,6 +181,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(JSON, max_size=5), st.sampled_from([None, 1]), st.booleans(), st.integers(1, 9))
 def test_any_array_comes_apart_into_its_elements(
     elements: list[object], indent: int | None, ascii_only: bool, size: int

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline_platform.cli import gateway_client
@@ -57,12 +57,14 @@ def test_what_is_no_number_is_none(text: str) -> None:
         float_in(text)
 
 
+@settings(deadline=None)
 @given(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**64), 2**64))
 def test_what_python_writes_comes_back(value: float) -> None:
     assert float_in(repr(value)) == float(value)
     assert not isinstance(value, int) or whole_number_in(repr(value)) == value
 
 
+@settings(deadline=None)
 @given(st.from_regex(r"[+-]?[0-9]{0,20}(\.[0-9]{0,20})?([eE][+-]?[0-9]{1,2})?", fullmatch=True))
 def test_every_number_is_json_and_the_same(text: str) -> None:
     written = as_json(text)

@@ -3,7 +3,7 @@
 # No postponed annotations here: Dagster reads them at run time.
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 import dagster as dg
 import sqlalchemy as sa
@@ -20,8 +20,11 @@ INTERVAL = 30
 BY_HAND = "__"  # Dagster's own job for what a person materializes has a name like __ASSET_JOB
 
 
-def obsolete_sensor(planned: Collection[Instrument]) -> dg.SensorDefinition:
-    """On from the start; requests no runs. `planned`: the instruments of the enabled sources of prices."""
+def obsolete_sensor(planned: Collection[Instrument], idle: Mapping[str, str]) -> dg.SensorDefinition:
+    """On from the start; requests no runs.
+
+    `planned`: the instruments of the enabled sources of prices. `idle`: assets that nothing runs any more, and why.
+    """
 
     @dg.sensor(
         name="obsolete_rows_sensor",
@@ -34,7 +37,7 @@ def obsolete_sensor(planned: Collection[Instrument]) -> dg.SensorDefinition:
             return dg.SkipReason("Without the definitions nobody knows what still exists.")
         try:
             forget_others(warehouse.engine, planned)
-            closed = close_gone(warehouse.engine, context.repository_def)
+            closed = close_gone(warehouse.engine, context.repository_def, idle)
         except TransientError as error:
             return dg.SkipReason(f"{error} The next tick looks again.")
         return dg.SkipReason(f"Closed {closed} failed rows as obsolete.")
@@ -42,11 +45,11 @@ def obsolete_sensor(planned: Collection[Instrument]) -> dg.SensorDefinition:
     return obsolete_rows
 
 
-def close_gone(engine: sa.Engine, repository: dg.RepositoryDefinition) -> int:
+def close_gone(engine: sa.Engine, repository: dg.RepositoryDefinition, idle: Mapping[str, str]) -> int:
     """Closes what failed and will never be tried again; how many rows."""
     why: dict[tuple[str, str], list[str | None]] = defaultdict(list)
     for each in failed_partitions(engine):
-        if words := why_gone(repository, each):
+        if words := idle.get(each.asset_key) or why_gone(repository, each):
             why[each.asset_key, words].append(each.partition_key)
     return sum(close_partitions(engine, key, partitions, words) for (key, words), partitions in sorted(why.items()))
 

@@ -225,7 +225,8 @@ def _tell_by_partition(
         kind, interval = KINDS[chosen.kind], counting_interval(chosen)
         for span in ranges:
             known = candle_days(warehouse.engine, instrument, interval, span)
-            nothing = absent_candles(warehouse.engine, instrument, interval, span)
+            first, *others = days_of(span)
+            nothing = absent_candles(warehouse.engine, instrument, interval, first, others[-1] if others else first)
             for day in days_of(span):
                 there = known.get(day, NO_CANDLES)
                 expected = expected_candles(day, interval, kind.calendar, kind.grace, now)

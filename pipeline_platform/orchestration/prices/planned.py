@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from pipeline_platform.core.calendars import Calendar
 from pipeline_platform.core.prices import Instrument, Interval, last_closed
 from pipeline_platform.core.time_ranges import TimeRange, of_day
+from pipeline_platform.orchestration.prices.keys import DAILY, ORDERS_USD, QUOTES
 from pipeline_platform.sources.catalog import KINDS
 from pipeline_platform.sources.idle import idle_source
 from pipeline_platform.sources.plan import PricePlan, SourcePlan
@@ -86,3 +87,13 @@ def quotes_wanted(
         at = now - age if calendar is Calendar.ALWAYS else calendar.last_day(now - grace)
         oldest |= {Instrument(name, symbol): at for symbol in options.symbols if options.quotes}
     return {each: at for each, at in oldest.items() if each not in parked}
+
+
+def idle_assets(plan: PricePlan) -> dict[str, str]:
+    """The assets of prices that have nothing to do with this plan, each with a word of why: nothing runs them."""
+    if not plan.enabled:
+        why = "No source of prices is enabled any more."
+        return {"/".join(key.path): why for key in (QUOTES, DAILY, ORDERS_USD)}
+    if not any(source.quotes for source in plan.enabled.values()):
+        return {"/".join(QUOTES.path): "No enabled source of prices.yaml has quotes any more."}
+    return {}

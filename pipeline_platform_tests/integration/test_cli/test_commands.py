@@ -160,6 +160,14 @@ def test_streams_check_says_what_would_change(servers: Stack, tmp_path: Path) ->
     wrong = run("streams", "check", file, *here)
     assert wrong.code == 1
     assert f"{file}, line 4, field policies.late: no such field" in wrong.out
+    file.write_text("name: telemetry_batch\ndimensions:\n  - ctid\n  - limit\nmeasures: [b]\n")
+    odd = run("streams", "check", file, *here, "--json")
+    assert odd.code == 1
+    assert odd.document["errors"] == [
+        f"{file}, line 3, field dimensions.ctid: PostgreSQL has a column of this name in every table; choose another."
+    ]
+    file.write_text("name: telemetry_batch\ndimensions: [limit]\nmeasures: [b]\n")
+    assert f"{file}, line 1, field name: the streams 'telemetry' and" in run("streams", "check", tmp_path, *here).out
     file.write_text("name: new\ndimensions: [a]\nmeasures: [b]\n")
     alone = run("streams", "check", file, "--state-dir", tmp_path / "none")
     assert alone.code == 0

@@ -53,6 +53,27 @@ def test_a_file_that_cannot_be_the_streams_is_not_sent(
     assert network.keys == []
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("x.ndjson.gz", gzip.compress(b'{"source": 1}\n' * 5000)[:-20], "ends in the middle of its compression"),
+        ("x.ndjson.zst", zstandard.compress(os.urandom(9000))[:-20], "ends in the middle of its compression"),
+        ("x.json", b'\n[{"source": 1},\nx]', "x.json, event 2: it is not JSON"),
+        ("x.csv", b"source,source\n1,2\n", "the header names a column twice"),
+        ("x.parquet", b"no", "is not a Parquet file"),
+        ("x.txt", b"", "--format"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_sentence(
+    stack: Stack, tmp_path: Path, name: str, content: bytes, sentence: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    done = run("ingest", "telemetry", tmp_path / name, "--state-dir", stack.folder)
+    assert done.code == 1
+    assert sentence in done.error
+    assert "\n" not in done.error
+
+
 def test_an_upload_that_is_mostly_rejected_ends_before_the_breaker_opens(
     stack: Stack, network: Network, tmp_path: Path
 ) -> None:
@@ -64,7 +85,9 @@ def test_an_upload_that_is_mostly_rejected_ends_before_the_breaker_opens(
     assert done.code == 1
     assert "200 of 800 rows up to line 800 break the contract of telemetry" in done.error
     assert "metric the field is missing (missing_field), first in line 601" in done.error
-    assert "700 events were acknowledged, the rest was not sent; when that is mended, the same command" in done.error
+    assert (
+        "700 events were acknowledged; when that is mended, the same command goes on from there. The rest" in done.error
+    )
     assert len(network.keys) == 7
     assert "100 of 100 rows" in run(*arguments).error
     assert len(network.keys) == 7
@@ -95,7 +118,9 @@ def test_rows_that_cannot_be_read_are_left_out_and_the_rest_is_sent(stack: Stack
     done = run(*arguments)
     assert "not CSV: a field is longer than 131,072 characters, or a quote is opened and not closed." in done.error
     assert "Nothing of lines 32 to 36 was sent; --skip-bad sends the others." in done.error
-    assert "30 events were acknowledged, the rest was not sent; when that is mended, the same command" in done.error
+    assert (
+        "30 events were acknowledged; when that is mended, the same command goes on from there. The rest" in done.error
+    )
     done = run(*arguments, "--skip-bad")
     assert (done.document["events"], done.document["skipped"]) == (1, 4)
     assert (tmp_path / "x.csv.rejected").read_text().splitlines() == bad
@@ -150,6 +175,12 @@ def test_what_a_pipe_leaves_out_is_kept_for_each_run(
         done = run("ingest", "telemetry", "-", "--skip-bad", "--state-dir", stack.folder, stdin=bad + b"\n" + line(1))
         assert "1 rows were left out; they are in telemetry-" in done.out
     assert sorted(path.read_bytes() for path in tmp_path.glob("telemetry-*.rejected")) == [b"{one\n", b"{two\n"]
+    # A file by the name that the system gives to what is open is still that file.
+    (tmp_path / "x.ndjson").write_bytes(b"{three\n" + line(1))
+    with (tmp_path / "x.ndjson").open() as file:
+        name = f"/dev/fd/{file.fileno()}"
+        done = run("ingest", "telemetry", name, "--format", "ndjson", "--skip-bad", "--state-dir", stack.folder)
+    assert f"they are in {tmp_path}/x.ndjson.rejected" in done.out
 
 
 class TestWhateverEndsIt:
@@ -161,8 +192,8 @@ class TestWhateverEndsIt:
         arguments = ("ingest", "telemetry", file, "--state-dir", stack.folder, "--batch-size", 10, "--concurrency", 1)
         done = run(*arguments, "--url", network.url, "--patience", 0)
         assert done.error.endswith(
-            "cannot be reached; gave up after 0 s. 30 events were acknowledged, 10 rows may have arrived, the rest "
-            "was not sent; the same command goes on from there."
+            "cannot be reached; gave up after 0 s. 30 events were acknowledged; the same command goes on from there. "
+            "10 rows may have arrived without an answer; the rest was not sent."
         )
         network.action = lambda _: "pass"
         assert run(*arguments, "--url", network.url).code == 0
@@ -179,8 +210,8 @@ class TestWhateverEndsIt:
         network.action = lambda n: "pass" if n <= 2 else "busy"
         done = run("ingest", "telemetry", "-", "--state-dir", stack.folder, "--url", network.url, "--patience", 0,
                    "--batch-size", 1, "--concurrency", 1, stdin=b"".join(map(line, range(5))))  # fmt: skip
-        assert "2 events were acknowledged, 1 rows may have arrived, the rest was not sent; " in done.error
-        assert "the same input with --run-id " in done.error
+        assert " 2 events were acknowledged; the same input with --run-id " in done.error
+        assert "doubles nothing. 1 rows may have arrived without an answer; the rest was not sent." in done.error
 
     @pytest.mark.parametrize("packed", [gzip.compress, zstandard.compress])
     def test_the_file_is_damaged(self, stack: Stack, tmp_path: Path, packed: Callable[[bytes], bytes]) -> None:
@@ -192,7 +223,7 @@ class TestWhateverEndsIt:
         assert "ends in the middle of its compression" in done.error
         before = stack.values()
         assert 15_000 < len(before) < 30_000
-        assert f"{len(before):,} events were acknowledged, the rest was not sent; when that is mended, " in done.error
+        assert f" {len(before):,} events were acknowledged; when that is mended, the same command " in done.error
         file.write_bytes(whole)
         done = run(*arguments)
         assert (done.document["events"], done.document["resumed_after"]) == (30_000 - len(before), len(before))
@@ -207,8 +238,8 @@ class TestWhateverEndsIt:
         done = run(*arguments, "--concurrency", 1)
         assert "The rows left out cannot be written to" in done.error
         assert done.error.endswith(
-            "(No space left on device). 20 events were acknowledged, 2 rows may have arrived, the rest was not sent; "
-            "when that is mended, the same command goes on from there."
+            "(No space left on device). 20 events were acknowledged; when that is mended, the same command goes on "
+            "from there. 2 rows may have arrived without an answer; the rest was not sent."
         )
         rejected.unlink()
         assert run(*arguments).code == 0
@@ -227,7 +258,7 @@ class TestWhateverEndsIt:
         network.action = fill
         arguments = ("ingest", "telemetry", file, "--state-dir", stack.folder, "--url", network.url, "--batch-size", 10)
         done = run(*arguments, "--concurrency", 1)
-        assert "(No space left on device); the batch was not sent. 30 events were acknowledged, " in done.error
+        assert "(No space left on device); the batch was not sent. 30 events were acknowledged; when" in done.error
         for left in (stack.folder / "ingest").glob("*.new"):
             left.unlink()
         network.action = lambda _: "pass"
@@ -242,14 +273,14 @@ class TestWhateverEndsIt:
             "ingest", "telemetry", file, "--state-dir", stack.folder, "--url", network.url, "--wait", "--patience", 0
         )
         assert "Everything was accepted, but telemetry." in done.error
-        assert "Ask later with `pipeline-platform job telemetry." in done.error
+        assert "ask later with `pipeline-platform job telemetry." in done.error
 
     def test_a_reader_fails(self, stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         # Given a time that Python does not have, and a reader of Parquet that does not know
         table = pa.table({"source": ["a"] * 3, "metric": ["m"] * 3, "value": [1.0, 2.0, 3.0]})
         pq.write_table(table, tmp_path / "x.parquet")
 
-        def read(file: object, name: str) -> Iterator[Any]:
+        def read(*_: object) -> Iterator[Any]:
             yield from map(datetime.fromtimestamp, [1e15])
 
         monkeypatch.setattr("pipeline_platform.cli.parquet_rows.parquet_rows", read)

@@ -56,3 +56,20 @@ def test_a_change_is_taken_as_json_of_any_name(shared: Shared, kind: str | None,
         url = f"{client.base}/v1/dead-letters/{action}"
         answer = client.http.post(url, data=DRY, headers=headers, timeout=30)
         assert answer.status_code == status, answer.text
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        (None, "text/plain; version=0.0.4; charset=utf-8"),
+        ("*/*", "text/plain; version=0.0.4; charset=utf-8"),
+        ("application/openmetrics-text;version=1.0.0,text/plain;q=0.5", "application/openmetrics-text; version=1.0.0"),
+        ("text/plain;version=1.0.0", "text/plain; version=1.0.0"),
+    ],
+)
+def test_metrics_come_in_the_format_that_is_asked_for(shared: Shared, accept: str | None, content_type: str) -> None:
+    answer = shared.client.get("/metrics", headers={"Accept": accept})
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"].startswith(content_type)
+    assert answer.headers["Vary"] == "Accept"
+    assert answer.text.endswith("# EOF\n") is content_type.startswith("application/openmetrics-text")

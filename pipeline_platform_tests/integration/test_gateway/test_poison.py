@@ -192,7 +192,10 @@ def test_compressed_bodies_and_bombs(small: Client, encoding: str, compress: Cal
     accepted = small.post(whole, headers=headers)
     assert (accepted.status_code, accepted.json()["accepted"]) == (202, 20)
     assert small.post(compress(LINE + b"\n") + compress(LINE), headers=headers).json()["accepted"] == 2
+    for members in (100, 101, 300):  # as many as writers of logs leave
+        assert small.post(compress(b" ") * members + compress(LINE), headers=headers).json()["accepted"] == 1
     assert small.post(compress(b" " * 50_000_000), headers=headers).status_code == 413
+    assert small.post(compress(b" " * 500_000) * 200, headers=headers).status_code == 413
     assert small.post(compress(b"") * 4000, headers=headers).status_code in (400, 413)
     for damaged in (whole[:-3], whole[: len(whole) // 2], whole + b"tail", b"nonsense", b""):
         assert small.post(damaged, headers=headers).status_code == 400, damaged
