@@ -108,6 +108,7 @@ def test_terminating_a_run_that_executes_cancels_it_and_kills_it_when_it_is_deaf
     os.kill(run.pid, signal.SIGSTOP)
     launcher = instance.run_launcher
     assert isinstance(launcher, WarmCeleryRunLauncher)
+    assert launcher._timeout + launcher._grace + launcher._timeout <= 5.0  # asked, waited for, killed
     launcher._grace = 0.5
     assert launcher.terminate(run.id)
     assert run.status == "CANCELED"

@@ -46,6 +46,7 @@ def test_blanks_around_a_value_are_not_of_it(monkeypatch: pytest.MonkeyPatch, ar
         ("PIPELINE_CHAOS", "2"),
         ("PIPELINE_DAEMON", "quick"),
         ("PIPELINE_PRICES_START", "yesterday"),
+        ("PIPELINE_PRICES_START", "1970-01-01"),
         ("PIPELINE_OIDC_ROLES", "admins"),
         ("PIPELINE_EMBEDDED", "perhaps"),
     ],
