@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline_platform.cli.gateway_client import GatewayClient
-from pipeline_platform.cli.ingest_session import find_gateway
+from pipeline_platform.cli.ingest.session import find_gateway
 from pipeline_platform.cli.options import key_option
 from pipeline_platform.cli.terminal import SafeConsole, printable
 from pipeline_platform.errors import SettingError

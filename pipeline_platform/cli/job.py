@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline_platform.cli.gateway_client import GatewayClient
-from pipeline_platform.cli.ingest_session import find_gateway
+from pipeline_platform.cli.ingest.session import find_gateway
 from pipeline_platform.cli.options import AsJson, StateDir, console, key_option, print_json
 from pipeline_platform.cli.outcomes import is_settled, wait_for_receipt
 

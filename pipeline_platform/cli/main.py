@@ -16,7 +16,7 @@ COMMANDS = {
     "up": "up",
     "worker": "worker",
     "status": "status",
-    "ingest": "ingest",
+    "ingest": "ingest.command",
     "streams": "streams",
     "job": "job",
     "assets": "assets",

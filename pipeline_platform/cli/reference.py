@@ -22,8 +22,8 @@ import typer
 from pydantic import AliasChoices
 from pydantic.fields import FieldInfo
 
-from pipeline_platform.cli.files_page import files_page
-from pipeline_platform.cli.formats_page import formats_page
+from pipeline_platform.cli.files.files_page import files_page
+from pipeline_platform.cli.files.formats_page import formats_page
 from pipeline_platform.cli.main import command_line
 from pipeline_platform.settings import Settings
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline_platform.cli.gateway_client import GatewayClient
-from pipeline_platform.cli.ingest_session import find_gateway
+from pipeline_platform.cli.ingest.session import find_gateway
 from pipeline_platform.cli.options import AsJson, StateDir, connections, console, key_option, print_json
 from pipeline_platform.core.streams import SHIPPED, StreamSpec, clashes, load_spec, load_specs, stream_files
 from pipeline_platform.errors import PlatformError, SettingError, SpecError

@@ -11,7 +11,7 @@ import pytest
 import zstandard
 
 from pipeline_platform.alerts.routes import parse_routes
-from pipeline_platform.cli.batches import GZIP_RATIO, Target, _post
+from pipeline_platform.cli.ingest.batches import GZIP_RATIO, Target, _post
 from pipeline_platform.cli.job import _print as print_job
 from pipeline_platform.cli.options import console as shared_console
 from pipeline_platform.cli.result_sets import print_csv

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline_platform.cli.arrow_types import CONVERSIONS, conversion_of
-from pipeline_platform.cli.parquet_rows import batch_rows, parquet_rows
+from pipeline_platform.cli.files.arrow_types import CONVERSIONS, conversion_of
+from pipeline_platform.cli.files.parquet_rows import batch_rows, parquet_rows
 from pipeline_platform_tests.unit.examples import stream
 
 UTC = "UTC"

@@ -22,7 +22,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pipeline_platform.cli import audit, backfill, gateway_client, ingest_session, up
+from pipeline_platform.cli import audit, backfill, gateway_client, up
+from pipeline_platform.cli.ingest import session as ingest_session
 from pipeline_platform.cli.main import main
 from pipeline_platform.cli.reference import EXAMPLE, commands
 from pipeline_platform.errors import PermanentError, SettingError

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from pipeline_platform.cli.csv_rows import csv_rows
+from pipeline_platform.cli.files.csv_rows import csv_rows
 from pipeline_platform.core.streams import load_specs
 
 SPEC = load_specs()["telemetry"]

@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from pipeline_platform.cli.csv_rows import Dialect
-from pipeline_platform.cli.encodings import require_encoding
-from pipeline_platform.cli.event_files import EventFile, Format, OpenedFile
-from pipeline_platform.cli.event_rows import Row
+from pipeline_platform.cli.files.csv_rows import Dialect
+from pipeline_platform.cli.files.encodings import require_encoding
+from pipeline_platform.cli.files.event_files import EventFile, Format, OpenedFile
+from pipeline_platform.cli.files.event_rows import Row
 from pipeline_platform.core.streams import load_specs, parse_spec
 from pipeline_platform.errors import PermanentError, SettingError
 

@@ -22,10 +22,10 @@ import pyarrow.parquet as pq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline_platform.cli.csv_rows import csv_rows
-from pipeline_platform.cli.event_rows import Row
-from pipeline_platform.cli.json_rows import json_rows
-from pipeline_platform.cli.parquet_rows import parquet_rows
+from pipeline_platform.cli.files.csv_rows import csv_rows
+from pipeline_platform.cli.files.event_rows import Row
+from pipeline_platform.cli.files.json_rows import json_rows
+from pipeline_platform.cli.files.parquet_rows import parquet_rows
 from pipeline_platform.core.events import decode
 from pipeline_platform.core.validation import validate
 from pipeline_platform.gateway.ndjson import Bounds, Events, from_json, from_ndjson

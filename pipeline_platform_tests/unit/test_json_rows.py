@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline_platform.cli import json_rows as module
-from pipeline_platform.cli.json_rows import json_rows
+from pipeline_platform.cli.files import json_rows as module
+from pipeline_platform.cli.files.json_rows import json_rows
 from pipeline_platform.errors import PermanentError
 
 FLAT = '{"a":1}'

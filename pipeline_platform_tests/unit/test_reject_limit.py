@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline_platform.cli.event_rows import Row
-from pipeline_platform.cli.reject_limit import RejectCounter, RejectLimit
+from pipeline_platform.cli.files.event_rows import Row
+from pipeline_platform.cli.ingest.reject_limit import RejectCounter, RejectLimit
 from pipeline_platform.core.breaker import BreakerLimits, Counts, recent, trips
 from pipeline_platform.core.streams import load_specs
 from pipeline_platform.errors import PermanentError

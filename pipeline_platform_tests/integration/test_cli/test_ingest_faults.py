@@ -283,7 +283,7 @@ class TestWhateverEndsIt:
         def read(*_: object) -> Iterator[Any]:
             yield from map(datetime.fromtimestamp, [1e15])
 
-        monkeypatch.setattr("pipeline_platform.cli.parquet_rows.parquet_rows", read)
+        monkeypatch.setattr("pipeline_platform.cli.files.parquet_rows.parquet_rows", read)
         done = run("ingest", "telemetry", tmp_path / "x.parquet", "--state-dir", stack.folder)
         assert "x.parquet cannot be read any further: ValueError: year " in done.error
         assert done.error.endswith("out of range. Nothing was sent.")

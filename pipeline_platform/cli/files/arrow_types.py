@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
-from pipeline_platform.cli.arrow_cells import (
+from pipeline_platform.cli.files.arrow_cells import (
     Cells,
     booleans,
     dates,

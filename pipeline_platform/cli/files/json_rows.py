@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline_platform.cli.event_rows import CHUNK, LINE_MAX, Row
+from pipeline_platform.cli.files.event_rows import CHUNK, LINE_MAX, Row
 from pipeline_platform.errors import PermanentError
 
 _BOM = b"\xef\xbb\xbf"

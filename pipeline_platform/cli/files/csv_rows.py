@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline_platform.cli.compressions import beginning
-from pipeline_platform.cli.event_rows import Row, csv_row
-from pipeline_platform.cli.file_questions import ask_header, ask_numbers
+from pipeline_platform.cli.files.compressions import beginning
+from pipeline_platform.cli.files.event_rows import Row, csv_row
+from pipeline_platform.cli.files.file_questions import ask_header, ask_numbers
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.errors import PermanentError, SettingError
 

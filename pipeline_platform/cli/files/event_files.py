@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline_platform.cli.compressions import (
+from pipeline_platform.cli.files.compressions import (
     CHUNK,
     DAMAGES,
     READ,
@@ -23,11 +23,11 @@ from pipeline_platform.cli.compressions import (
     refuse_archive,
     refuse_other_suffix,
 )
-from pipeline_platform.cli.csv_rows import PLAIN, Dialect, csv_rows
-from pipeline_platform.cli.encodings import as_utf8, ask_encoding
-from pipeline_platform.cli.event_rows import Row
-from pipeline_platform.cli.file_questions import ask_columns, looks_like_csv
-from pipeline_platform.cli.json_rows import json_rows
+from pipeline_platform.cli.files.csv_rows import PLAIN, Dialect, csv_rows
+from pipeline_platform.cli.files.encodings import as_utf8, ask_encoding
+from pipeline_platform.cli.files.event_rows import Row
+from pipeline_platform.cli.files.file_questions import ask_columns, looks_like_csv
+from pipeline_platform.cli.files.json_rows import json_rows
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.errors import PermanentError, SettingError
 
@@ -141,7 +141,7 @@ class OpenedFile:
             with contextlib.ExitStack() as stack:
                 if source.format is Format.PARQUET:
                     # Not at the top: `up` would hold its 40 MB for as long as it runs.
-                    from pipeline_platform.cli.parquet_rows import column_names, parquet_rows
+                    from pipeline_platform.cli.files.parquet_rows import column_names, parquet_rows
 
                     file = stack.enter_context(self._seekable())
                     ask_columns(column_names(file, source.name), self._spec, source.name)

@@ -11,9 +11,9 @@ from typing import Any
 
 import orjson
 
-from pipeline_platform.cli.event_rows import Row
+from pipeline_platform.cli.files.event_rows import Row
 from pipeline_platform.cli.gateway_client import Answer, GatewayClient, RefusedError
-from pipeline_platform.cli.ingest_journal import Segment, SegmentState
+from pipeline_platform.cli.ingest.journal import Segment, SegmentState
 from pipeline_platform.errors import PermanentError
 
 _PLACE = re.compile(r"\A(?:Line|Event) [0-9]+:? ")

@@ -6,7 +6,7 @@ import codecs
 import io
 from typing import Any
 
-from pipeline_platform.cli.compressions import CHUNK
+from pipeline_platform.cli.files.compressions import CHUNK
 from pipeline_platform.errors import PermanentError, SettingError
 
 _MARKS = (

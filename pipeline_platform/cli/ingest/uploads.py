@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import IO
 
-from pipeline_platform.cli.batches import Batch, Target, send_batch
-from pipeline_platform.cli.event_rows import Row
+from pipeline_platform.cli.files.event_rows import Row
 from pipeline_platform.cli.gateway_client import GatewayClient
-from pipeline_platform.cli.ingest_journal import Journal, Segment
+from pipeline_platform.cli.ingest.batches import Batch, Target, send_batch
+from pipeline_platform.cli.ingest.journal import Journal, Segment
 from pipeline_platform.errors import PermanentError, PlatformError, SettingError
 
 BATCH_BYTES = 4 * 2**20  # half of what the gateway takes by default

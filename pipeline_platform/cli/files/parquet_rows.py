@@ -9,9 +9,9 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline_platform.cli.arrow_cells import Cells, refused
-from pipeline_platform.cli.arrow_types import cells_of
-from pipeline_platform.cli.event_rows import Row
+from pipeline_platform.cli.files.arrow_cells import Cells, refused
+from pipeline_platform.cli.files.arrow_types import cells_of
+from pipeline_platform.cli.files.event_rows import Row
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.errors import PermanentError
 

@@ -13,15 +13,15 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from pipeline_platform.cli.batches import Target
-from pipeline_platform.cli.event_files import EventFile, OpenedFile
+from pipeline_platform.cli.files.event_files import EventFile, OpenedFile
 from pipeline_platform.cli.gateway_client import GatewayClient
-from pipeline_platform.cli.ingest_journal import Journal, journal_path
-from pipeline_platform.cli.ingest_progress import Meter
+from pipeline_platform.cli.ingest.batches import Target
+from pipeline_platform.cli.ingest.journal import Journal, journal_path
+from pipeline_platform.cli.ingest.progress import Meter
+from pipeline_platform.cli.ingest.reject_limit import RejectLimit
+from pipeline_platform.cli.ingest.stream_contract import ask_contract
+from pipeline_platform.cli.ingest.uploads import Sent, Upload
 from pipeline_platform.cli.options import connections
-from pipeline_platform.cli.reject_limit import RejectLimit
-from pipeline_platform.cli.stream_contract import ask_contract
-from pipeline_platform.cli.uploads import Sent, Upload
 from pipeline_platform.errors import PermanentError, PlatformError, SettingError, TransientError
 from pipeline_platform.queue.keys import token_id
 from pipeline_platform.settings import Settings

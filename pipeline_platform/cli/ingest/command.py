@@ -11,16 +11,16 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline_platform.cli.batches import Target
-from pipeline_platform.cli.csv_rows import Dialect
-from pipeline_platform.cli.encodings import require_encoding
-from pipeline_platform.cli.event_files import EventFile, Format
+from pipeline_platform.cli.files.csv_rows import Dialect
+from pipeline_platform.cli.files.encodings import require_encoding
+from pipeline_platform.cli.files.event_files import EventFile, Format
 from pipeline_platform.cli.gateway_client import is_loopback
-from pipeline_platform.cli.ingest_progress import Meter
-from pipeline_platform.cli.ingest_session import Gateway, find_gateway, open_journal, rejected_path, send_file
+from pipeline_platform.cli.ingest.batches import Target
+from pipeline_platform.cli.ingest.progress import Meter
+from pipeline_platform.cli.ingest.session import Gateway, find_gateway, open_journal, rejected_path, send_file
+from pipeline_platform.cli.ingest.uploads import Sent
 from pipeline_platform.cli.options import AsJson, StateDir, console, key_option, print_json
 from pipeline_platform.cli.outcomes import wait_for_outcomes
-from pipeline_platform.cli.uploads import Sent
 from pipeline_platform.errors import SettingError
 
 

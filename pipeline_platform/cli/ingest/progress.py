@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from pipeline_platform.cli.event_files import EventFile, OpenedFile
+from pipeline_platform.cli.files.event_files import EventFile, OpenedFile
 from pipeline_platform.cli.terminal import SafeConsole
 
 SAY_SECONDS = 10.0  # without a terminal, at most one line in this time

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pipeline_platform.cli.event_rows import Row
+from pipeline_platform.cli.files.event_rows import Row
 from pipeline_platform.core.breaker import BreakerLimits, Counts, trips
 from pipeline_platform.core.entries import Entry, EntryId
 from pipeline_platform.core.rejections import Problem, Reason
