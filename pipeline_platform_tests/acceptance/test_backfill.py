@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from pipeline_platform.core.failures import Failure, FailureKind
 from pipeline_platform.core.prices import Interval
 from pipeline_platform.core.time_ranges import of_days
 from pipeline_platform.local.connections import Connections, find_connections
@@ -19,12 +20,15 @@ from pipeline_platform.local.dagster_api import DagsterApi
 from pipeline_platform.local.price_server.faults import Fault
 from pipeline_platform.local.price_server.server import PriceServer
 from pipeline_platform.settings import Settings
+from pipeline_platform.warehouse.engine import connect
+from pipeline_platform.warehouse.etl_ledger import EtlLedger
 from pipeline_platform_tests.acceptance.stacks import Up
 from pipeline_platform_tests.oracle import wait_for
 
 FIRST, LAST = date(2024, 2, 15), date(2024, 3, 15)  # thirty days, one of them a leap day
 SYMBOLS = {"BTCUSDT": "BTC", "ETHUSDT": "ETH", "EURUSDT": "EUR"}
 ASSET = "prices/candles"
+MISTYPED = "2024-02-15|demo:BTCUSDX"  # as prices.yaml had it once
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +51,21 @@ def priced(server: PriceServer) -> Iterator[Up]:
     }
     stack = Up(env=env)
     try:
-        yield stack.start()
+        running = stack.start()
+        fail(find_connections(Settings.load(state_dir=running.state_dir)), MISTYPED)
+        yield running
     finally:
         stack.remove()
+
+
+def fail(where: Connections, partition: str) -> None:
+    """Leaves a failed row of a partition, as a run does whose source does not know the symbol."""
+    engine = connect(where.warehouse_loader_url, pool_size=1)
+    ledger = EtlLedger(engine)
+    row = ledger.begin(ASSET, [partition], "of-old", "prices_candles")
+    failure = Failure(FailureKind.PERMANENT, "UnknownSymbolError", "Invalid symbol.", attempt=1, run_id="of-old")
+    assert ledger.fail(row.id, failure, not_before=datetime.now(UTC))
+    engine.dispose()
 
 
 def rows(where: Connections, query: str, *values: object) -> list[tuple[Any, ...]]:
@@ -119,6 +135,17 @@ def test_backfills_wait_in_their_own_queue_and_the_mart_follows(priced: Up) -> N
     wait_for("the days follow", lambda: rows(where, query, FIRST, LAST) == [(30,)], 60)
     checked = priced.run("backfill", "prices/daily", "--from", str(FIRST), "--to", str(LAST), "--only-gaps")
     assert "Nothing to do" in checked.stdout
+
+
+def test_what_prices_yaml_does_not_have_any_more_is_closed(priced: Up) -> None:
+    where = find_connections(Settings.load(state_dir=priced.state_dir))
+    query = "select id from assets where state = 'obsolete' and partition_key = %s"
+    wait_for("the sensor looks", lambda: len(rows(where, query, MISTYPED)) == 1, 60)  # long ago, mostly
+    ((row_id,),) = rows(where, query, MISTYPED)
+    assert rows(where, "select count(*) from alerts where resolved_at is null and kind = 'asset_failing'") == [(0,)]
+    again = priced.run("assets", "replay", str(row_id), check=False)
+    assert again.returncode == 1
+    assert "demo:BTCUSDX is not among the enabled instruments of prices.yaml any more" in again.stderr
 
 
 def test_a_mistake_is_one_sentence(priced: Up) -> None:
