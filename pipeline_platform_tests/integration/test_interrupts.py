@@ -177,3 +177,28 @@ def test_an_interrupt_in_the_queue_leaves_no_answer_to_somebody_else(redis_url: 
             work()
         assert client.echo("mine") == b"mine"
     client.close()
+
+
+def test_an_interrupt_while_the_queue_is_waited_for(redis_url: str) -> None:
+    client, other = connect_queue(redis_url), connect_queue(redis_url)
+
+    def handle(*_: object) -> None:
+        raise DagsterExecutionInterruptedError
+
+    def waits() -> bool:
+        return any(each["cmd"] == "blpop" for each in other.client_list())
+
+    def send() -> None:
+        wait_until("it waits", waits)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    before, thread = signal.signal(signal.SIGUSR1, handle), threading.Thread(target=send)
+    thread.start()
+    with pytest.raises(DagsterExecutionInterruptedError), queue_errors():
+        client.blpop("nothing", 9)
+    thread.join()
+    signal.signal(signal.SIGUSR1, before)
+    wait_until("the server has let go of it", lambda: not waits())
+    assert client.echo("mine") == b"mine"
+    client.close()
+    other.close()

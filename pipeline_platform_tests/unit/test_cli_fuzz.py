@@ -254,6 +254,10 @@ def nowhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     suppress_health_check=list(HealthCheck),
 )
 @given(arguments=command_lines(), stdin=st.sampled_from(INPUTS))
+@example([], b"")
+@example(["\udcff"], b"")
+@example(["sql", "--\udcff"], b"")
+@example(["keys", "nonsense"], b"")
 @example(["backfill", "--from=1900-01-01", "--to=1900-02-01", "prices/candles"], b"")
 @example(["backfill", "--from=2026-01-01", "--to=9999-12-31", "prices/candles"], b"")
 @example(["backfill", "--from=0001-01-01", "--to=9999-12-31", "warehouse/orders_1h"], b"")
