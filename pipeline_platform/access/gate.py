@@ -94,10 +94,9 @@ class Gate:
             await _refused(HTTPConnection(scope), *refusal)(scope, receive, send)
 
     def _foreign_host(self, conn: HTTPConnection) -> Denial | None:
-        hosts = conn.headers.getlist("host")
-        if len(hosts) != 1:
+        if len(conn.headers.getlist("host")) != 1:
             return 400, "Send one Host header."
-        if not self._names.knows(hosts[0]):
+        if not self._names.asked(conn):
             return 421, "This server does not answer under that name; PIPELINE_PUBLIC_URLS lists its names."
         return None
 
@@ -105,11 +104,10 @@ class Gate:
         token = presented_token(conn)
         is_open = conn.scope.get("method") in self._open.get(conn.scope["path"], ())
         changes = conn.scope["type"] == "websocket" or conn.scope["method"] not in _SAFE_METHODS
-        if changes and not token and (is_open or identity or self._doorkeeper.cookie_of(conn)):
-            origins = conn.headers.getlist("origin")
-            if len(origins) != 1 or origins[0].lower() not in self._names.origins:
-                self._note("forbidden", conn, identity, "foreign origin")
-                return 403, "Requests from other sites are refused."
+        by_browser = not token and (is_open or identity or self._doorkeeper.cookie_of(conn))
+        if changes and by_browser and not self._names.sent_by_our_pages(conn):
+            self._note("forbidden", conn, identity, "foreign origin")
+            return 403, "Requests from other sites are refused."
         if is_open:
             return None
         if identity is None:

@@ -14,13 +14,19 @@ class OurNames:
     """Origins, as `scheme://host[:port]`, and the Host headers that go with them."""
 
     def __init__(self, urls: Iterable[str]) -> None:
-        self.origins = frozenset(origin_of(url) for url in urls)
-        self._hosts = frozenset(urlsplit(origin).netloc for origin in self.origins)
-        self._tls = frozenset(urlsplit(origin).netloc for origin in self.origins if origin.startswith("https:"))
+        self._origins = frozenset(origin_of(url) for url in urls)
+        self._hosts = frozenset(urlsplit(origin).netloc for origin in self._origins)
+        self._tls = frozenset(urlsplit(origin).netloc for origin in self._origins if origin.startswith("https:"))
 
-    def knows(self, host: str) -> bool:
-        """Whether a Host header is one of ours: another one is DNS rebinding, or a mistake in the settings."""
-        return self._plain(host) in self._hosts
+    def asked(self, conn: HTTPConnection) -> bool:
+        """Whether the one Host header is one of ours: another one is DNS rebinding, or a mistake in the settings."""
+        hosts = conn.headers.getlist("host")
+        return len(hosts) == 1 and self._plain(hosts[0]) in self._hosts
+
+    def sent_by_our_pages(self, conn: HTTPConnection) -> bool:
+        """Whether the one Origin header is that of a page of ours. Browsers send it with whatever changes something."""
+        origins = conn.headers.getlist("origin")
+        return len(origins) == 1 and origins[0].lower() in self._origins
 
     def secure(self, conn: HTTPConnection) -> bool:
         """Whether the request was sent to a name that people reach by TLS only: its cookie is then for TLS only."""

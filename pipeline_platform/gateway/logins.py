@@ -63,14 +63,12 @@ async def session_caller(door: Doorkeeper, conn: HTTPConnection) -> Key:
         detail = "The login is over, or was none: log in again, or send an API key."
         raise AccessProblemError("unauthorized", detail, reason="no session")
     caller = caller_of(identity)
-    if len(conn.headers.getlist("host")) != 1 or not door.names.knows(conn.headers["host"]):
+    if not door.names.asked(conn):
         detail = "The gateway does not answer under that name with a login; PIPELINE_PUBLIC_URLS lists its names."
         raise AccessProblemError("forbidden", detail, reason="foreign host", key=caller)
-    if conn.scope["method"] not in _SAFE_METHODS:
-        origins = conn.headers.getlist("origin")
-        if len(origins) != 1 or origins[0].lower() not in door.names.origins:
-            detail = "With a login, changes are taken from the gateway's own pages; send an API key from elsewhere."
-            raise AccessProblemError("forbidden", detail, reason="foreign origin", key=caller)
+    if conn.scope["method"] not in _SAFE_METHODS and not door.names.sent_by_our_pages(conn):
+        detail = "With a login, changes are taken from the gateway's own pages; send an API key from elsewhere."
+        raise AccessProblemError("forbidden", detail, reason="foreign origin", key=caller)
     return caller
 
 
