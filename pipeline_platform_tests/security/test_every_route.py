@@ -71,13 +71,13 @@ def test_every_route_of_the_dagster_ui_has_a_row() -> None:
     assert _dagsters_routes() == declared(DAGSTER)
 
 
-@pytest.mark.parametrize("route", GATEWAY, ids=names)
+@pytest.mark.parametrize("route", sorted(GATEWAY), ids=names)
 def test_a_route_of_the_gateway_is_for_those_of_its_row(gateway: Server, route: Route) -> None:
     complaints = gateway.complaints(route, GATEWAY[route])
     assert not complaints, "\n".join(complaints)
 
 
-@pytest.mark.parametrize("route", DAGSTER, ids=names)
+@pytest.mark.parametrize("route", sorted(DAGSTER), ids=names)
 def test_a_route_of_the_dagster_ui_is_for_those_of_its_row(ui: Server, route: Route) -> None:
     complaints = ui.complaints(route, DAGSTER[route])
     assert not complaints, "\n".join(complaints)

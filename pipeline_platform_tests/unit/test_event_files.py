@@ -208,11 +208,12 @@ SKIPPABLE = struct.pack("<II", 0x184D2A53, 6) + b"length"
         ("x.ndjson.zst", zstandard.compress(b"") + struct.pack("<II", 0x184D2A5F, 300_000) + bytes(300_000) +
          zstandard.compress(LINES)),
         ("x.ndjson.zstd", zstandard.compress(LINES)),
-        ("x.ndjson.gz", b"".join(gzip.compress(b"%c" % byte) for byte in LINES) * 1),
-        ("x.ndjson.gz", gzip.compress(LINES) + bytes(512)),
+        ("x.ndjson.gz", b"".join(gzip.compress(b"%c" % byte, mtime=0) for byte in LINES)),
+        ("x.ndjson.gz", gzip.compress(LINES, mtime=0) + bytes(512)),
         ("x.ndjson.gz", LINES),  # unpacked by a browser on the way
-        ("x.ndjson", gzip.compress(LINES)),
+        ("x.ndjson", gzip.compress(LINES, mtime=0)),
     ],
+    ids=lambda each: each if isinstance(each, str) else f"{len(each)} bytes",
 )  # fmt: skip
 def test_frames_and_members_as_compressors_write_them(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
