@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
+from pipeline_platform.core.names import LONGEST_STREAM
 from pipeline_platform.core.streams import StreamSpec, parse_spec
 from pipeline_platform.core.windows import to_datetime
 from pipeline_platform.errors import PermanentError, TransientError
@@ -160,7 +161,7 @@ def test_a_day_gets_its_index_once_it_is_over_and_late_events_still_load(engine:
 
 
 def test_the_longest_stream_name_has_partitions_and_indexes_of_its_own(own_engine: sa.Engine) -> None:
-    spec = parse_spec(f"name: {'s' * 40}\ndimensions: [a]\nmeasures: [b]\n", "long.yaml")
+    spec = parse_spec(f"name: {'s' * LONGEST_STREAM}\ndimensions: [a]\nmeasures: [b]\n", "long.yaml")
     migrate(own_engine, [spec])
     with own_engine.connect() as connection:
         ensure_partitions(connection, spec.name, [date(2025, 1, 1), date(2025, 1, 2)])

@@ -10,6 +10,7 @@ import orjson
 import pytest
 import sqlalchemy as sa
 
+from pipeline_platform.core.names import LONGEST_STREAM
 from pipeline_platform.core.streams import parse_spec
 from pipeline_platform.warehouse.load import load
 from pipeline_platform.warehouse.migrate import migrate
@@ -165,7 +166,7 @@ def test_a_missing_dimension_becomes_its_default(engine: sa.Engine) -> None:
 def test_the_widest_stream_with_the_longest_names_and_values_loads(own_engine: sa.Engine) -> None:
     dimensions = [f"d{number:02}_{'x' * 36}" for number in range(16)]
     measures = [f"m{number:02}_{'y' * 36}" for number in range(32)]
-    text = f"name: {'s' * 40}\ndimensions: [{', '.join(dimensions)}]\nmeasures: [{', '.join(measures)}]\n"
+    text = f"name: {'s' * LONGEST_STREAM}\ndimensions: [{', '.join(dimensions)}]\nmeasures: [{', '.join(measures)}]\n"
     spec = parse_spec(text, "longest.yaml")
     migrate(own_engine, [spec])
     values = {name: float(number) for number, name in enumerate(measures)}
