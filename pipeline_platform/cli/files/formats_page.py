@@ -36,7 +36,8 @@ place and field. A test holds all four to that. What an event has to hold is in
 | CSV | a line behind the header | an empty field; there is no empty text | text, numbers in measures and `ts` |
 | Parquet | a row | null | [Arrow's](#columns-of-parquet) |
 
-The elements of an array are handed on as the bytes of the file, each on one line; nothing is parsed and written again.
+The elements of an array are handed on as the bytes of the file or body, each on one line; nothing is parsed and written
+again, so the payload of a dead letter is what was sent.
 What the gateway refuses below ends an upload at that row; `--skip-bad` leaves the row out instead.
 How files are opened, and what is asked of all of one before its first row, is in [files](files.md).
 """
