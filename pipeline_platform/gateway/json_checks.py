@@ -17,7 +17,6 @@ from pipeline_platform.gateway.problems import ProblemError, shown
 
 MOST_FIELDS = 1000  # of an object; a stream declares at most 48
 _NOT_FINITE = re.compile(rb"-?\b(?:NaN|Infinity|nan|inf|Inf)\b")
-_WHITE = re.compile(r"[ \t\r\n,]*")
 
 
 class _RefusedError(ValueError):
@@ -32,19 +31,14 @@ def check_event(text: bytes, index: int, line: int | None, depth: int) -> None:
         raise _refused(f"{field}: {reason}" if field else reason, index, line)
 
 
-def check_array(body: bytes, events: list[Any], depth: int) -> None:
-    """The same for each element of an array that was parsed as `events`."""
-    text = body.decode()
-    at = 1
-    for index, event in enumerate(events):
-        # Before its end is looked for, which recurses as deep as it is nested.
+def check_array(lines: list[bytes], events: list[Any], depth: int) -> None:
+    """The same for each element of an array, its text and what it was parsed as."""
+    for index, (line, event) in enumerate(zip(lines, events, strict=True)):
+        # Before it is read again, which recurses as deep as it is nested.
         reason = _wrong_shape(event, depth)
         if reason:
             raise _refused(reason, index, None)
-        match = _WHITE.match(text, at)
-        start = match.end() if match else at
-        _, at = _PLAIN.raw_decode(text, start)
-        check_event(text[start:at].encode(), index, None, depth)
+        check_event(line, index, None, depth)
 
 
 def _refused(reason: str, index: int, line: int | None) -> ProblemError:
@@ -156,4 +150,3 @@ def _integer(text: str) -> int:
 
 
 _CAREFUL = json.JSONDecoder(object_pairs_hook=without_repeats, parse_int=_integer, strict=True)
-_PLAIN = json.JSONDecoder(parse_int=str, parse_float=str)

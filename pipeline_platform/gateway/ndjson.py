@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from pipeline_platform.core.json_elements import elements_of, one_line
 from pipeline_platform.gateway.json_checks import (
     MOST_FIELDS,
     check_array,
@@ -78,7 +79,7 @@ def from_ndjson(body: bytes, bounds: Bounds, *, careful: bool = True) -> Events:
 
 
 def from_json(body: bytes, bounds: Bounds, *, careful: bool = True) -> Events:
-    """A JSON object, or an array of objects."""
+    """A JSON object, or an array of objects. Their text is kept as it came, on one line each."""
     body = body.removeprefix(_BOM).strip(_SPACE)
     if not body:
         raise _empty()
@@ -97,10 +98,13 @@ def from_json(body: bytes, bounds: Bounds, *, careful: bool = True) -> Events:
         raise _empty()
     if len(events) > bounds.events:
         raise _too_many(bounds)
-    if not all(type(event) is dict for event in events) or not _plain(body, events):
+    objects = all(type(event) is dict for event in events)
+    plain = objects and _plain(body, events)
+    if not plain:
         _allow(careful)
-        check_array(body, events, bounds.depth)
-    lines = [orjson.dumps(event) for event in events]
+    lines = elements_of(body, len(events) if objects else 0)
+    if not plain:
+        check_array(lines, events, bounds.depth)
     _bound(lines, None, bounds)
     return Events(b"\n".join(lines), len(lines))
 
@@ -131,7 +135,7 @@ def _from_object(body: bytes, bounds: Bounds, *, careful: bool) -> Events:
         _allow(careful)
         check_event(body, 0, None, bounds.depth)
     if b"\n" in body or b"\r" in body:
-        body = orjson.dumps(orjson.loads(body))
+        body = one_line(body)
     return Events(body, 1)
 
 

@@ -8,11 +8,15 @@ from datetime import UTC, datetime, timedelta
 import orjson
 
 from pipeline_platform.cli.files.arrow_types import CONVERSIONS
-from pipeline_platform.core.events import LEAP, TIME
+from pipeline_platform.core.entries import Entry, EntryId
+from pipeline_platform.core.events import LEAP, TIME, decode
 from pipeline_platform.core.numbers import as_json
+from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.core.times import is_leap_second, moments
+from pipeline_platform.core.validation import LARGEST, SMALLEST, validate
 from pipeline_platform.gateway.ndjson import Bounds, from_ndjson
 from pipeline_platform.gateway.problems import ProblemError
+from pipeline_platform.settings import Settings
 
 HEAD = """\
 # Formats
@@ -21,8 +25,9 @@ HEAD = """\
 cli/files/formats_page.py or the code that decides. -->
 
 What a POST and `pipeline-platform ingest` take, as the code has it. A table of values means the same whether it comes
-as NDJSON, as a JSON array, as CSV or as Parquet: each value arrives exactly or its row is refused, by its place and
-field. A test holds all four to that. What an event has to hold is in [streams](streams.md#fields-of-an-event).
+as NDJSON, as a JSON array, as CSV or as Parquet: each value arrives as the file has it or its row is refused, by its
+place and field. A test holds all four to that. What an event has to hold is in
+[streams](streams.md#fields-of-an-event), what is stored of a number in [measures](#measures).
 
 | Format | A row is | Absent is | Types |
 |---|---|---|---|
@@ -31,7 +36,8 @@ field. A test holds all four to that. What an event has to hold is in [streams](
 | CSV | a line behind the header | an empty field; there is no empty text | text, numbers in measures and `ts` |
 | Parquet | a row | null | [Arrow's](#columns-of-parquet) |
 
-The elements of an array are handed on as the bytes of the file, each on one line; nothing is parsed and written again.
+The elements of an array are handed on as the bytes of the file or body, each on one line; nothing is parsed and written
+again, so the payload of a dead letter is what was sent.
 What the gateway refuses below ends an upload at that row; `--skip-bad` leaves the row out instead.
 How files are opened, and what is asked of all of one before its first row, is in [files](files.md).
 """
@@ -39,10 +45,30 @@ How files are opened, and what is asked of all of one before its first row, is i
 NUMBERS = """
 ## Numbers in JSON
 
-A measure is stored as a 64-bit float, the nearest one to the digits, as of every JSON number. The gateway refuses what
-readers of JSON disagree about:
+The gateway refuses what readers of JSON disagree about; what it accepts may still be no [measure](#measures).
 
 | Value | |
+|---|---|
+"""
+
+NESTING = """
+How deep an event may be nested, and how long it may be, are settings of the gateway; this page has their defaults.
+"""
+
+MEASURES = f"""
+## Measures
+
+A measure is stored as the 64-bit float that is nearest to its digits, and held to two bounds, so that the squares of a
+billion values can be summed, by numpy and by PostgreSQL, which refuses to overflow or to underflow
+([decision 0005](decisions/0005-numbers-at-the-edges.md)):
+
+- A size beyond {LARGEST:g} is too large: the event is rejected as `out_of_range`.
+- A size below {SMALLEST:g} is stored as 0, without a word; one below zero is still rejected where `negatives: reject`.
+- `-0.0` is stored as 0: the sign of zero is not kept, and it is not negative.
+
+Everything between, and 0, is stored exactly as that float. Bring what lies outside to another unit.
+
+| Measure | Stored |
 |---|---|
 """
 
@@ -80,11 +106,26 @@ ignores (`unknown_fields: ignore`) is not read.
 |---|---|---|
 """
 
+_DEFAULT = Settings.model_construct()  # whatever the environment says
+BOUNDS = Bounds(_DEFAULT.body_max_bytes, _DEFAULT.line_max_bytes, _DEFAULT.request_max_events, _DEFAULT.json_max_depth)
+SPEC = StreamSpec.model_validate(
+    {"name": "formats", "dimensions": ["source"], "measures": {"value": {"negatives": "keep"}}}
+)
+
 JSON_VALUES = (
     "1", "-0.0", "1e3", "9223372036854775808", "0.1000000000000000055", "18446744073709551616",
     "123456789012345678901234567890", "1e30", "1e400", "NaN", "-Infinity", '"1"', "01", "+1",
 )  # fmt: skip
-JSON_EVENTS = ('{"value": 1, "value": 2}', r'{"source": "\u0000"}', r'{"source": "\ud800"}', '{"a": [[[[]]]]}')
+JSON_EVENTS = (
+    '{"value": 1, "value": 2}', r'{"source": "\u0000"}', r'{"source": "\ud800"}', *(
+        f'{{"a": {"[" * inner}{"]" * inner}}}' for inner in (BOUNDS.depth - 1, BOUNDS.depth)
+    ),
+)  # fmt: skip
+MEASURE_VALUES = (
+    "1", "-1.5", "0.1000000000000000055", "9007199254740993", "1e100", "-1e100", "1.1e100", "1e101",
+    "-1e101", "1.7976931348623157e308", "1e-100", "-1e-100", "9.99e-101", "1e-200", "1e-310", "4.9e-324", "-4.9e-324",
+    "1e-400", "0", "-0.0",
+)  # fmt: skip
 TEXT_VALUES = (
     "12", "+12", "007", "-0", ".5", "5.", " 1e2 ", "1E+05", "123456789012345678901234567890", "1_000", "1,5", "0x10",
     "NaN", "inf", "½", "١٢", "1 000",
@@ -103,7 +144,8 @@ def formats_page() -> str:
     """docs/formats.md."""
     return HEAD + "".join(
         [
-            NUMBERS + "".join(_json_rows()),
+            NUMBERS + "".join(_json_rows()) + NESTING,
+            MEASURES + "".join(f"| `{value}` | {_stored(value)} |\n" for value in MEASURE_VALUES),
             TEXTS + "".join(f"| `{text}` | {_number(text)} |\n" for text in TEXT_VALUES),
             TIMES + "".join(f"| `{_spelled(value)}` | {_moment(value)} |\n" for value in TIME_VALUES),
             COLUMNS
@@ -118,11 +160,20 @@ def formats_page() -> str:
 def _json_rows() -> Iterator[str]:
     for event in [*(f'{{"value": {value}}}' for value in JSON_VALUES), *JSON_EVENTS]:
         try:
-            from_ndjson(event.encode(), Bounds(10**6, 10**6, 10, 4))
+            from_ndjson(event.encode(), BOUNDS)
             said = "accepted"
         except ProblemError as problem:
             said = f"refused: {problem.detail.removeprefix('Line 1: ')}"
         yield f"| `{event}` | {said} |\n"
+
+
+def _stored(value: str) -> str:
+    """What the run makes of a measure."""
+    entry = Entry(EntryId(1, 0), 1, f'{{"source": "a", "value": {value}}}'.encode())
+    validated = validate(decode([entry], SPEC), [entry], SPEC)
+    for problem in validated.rejections.problems:
+        return f"rejected: `{problem.reason.value}`, {problem.message}"
+    return f"`{validated.columns.measures['value'][0]!s}`"
 
 
 def _number(text: str) -> str:

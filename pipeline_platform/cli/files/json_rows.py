@@ -13,15 +13,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline_platform.cli.files.event_rows import CHUNK, LINE_MAX, Row
+from pipeline_platform.core.json_elements import SPACE, end_of, next_element
 from pipeline_platform.errors import PermanentError
 
 _BOM = b"\xef\xbb\xbf"
-_SPACE = b" \t\r\n"
 _SHOWN = 2**10  # bytes that are kept of a line that is too long
 _WHITE = re.compile(rb"[ \t\r\n]*+")
-# A flat object without escapes and what ends it, in one go: nearly all elements of nearly all arrays.
-_FLAT = re.compile(rb'[ \t\r\n]*+(\{[^{}\[\]"\\]*+(?:"[^"\\]*+"[^{}\[\]"\\]*+)*+\})[ \t\r\n]*+([,\]])')
-_MARKS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|["{}\[\],]', re.DOTALL)
 _BREAKS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[ \t\r]*+\n[ \t\r\n]*+', re.DOTALL)
 
 
@@ -67,12 +64,12 @@ def json_rows(file: io.BufferedReader[Any], name: str) -> Iterator[Row]:
     """
     text = _Text(file, name)
     before = 0
-    while not text.data.strip(_SPACE):
+    while not text.data.strip(SPACE):
         before += text.data.count(b"\n")
         text.at = len(text.data)
         if not text.more():
             return
-    head = text.data.lstrip(_SPACE)[:1]
+    head = text.data.lstrip(SPACE)[:1]
     if head == b"[":
         yield from _elements(text)
     elif head == b"{" and _over_lines(text):
@@ -131,24 +128,18 @@ def _elements(text: _Text) -> Iterator[Row]:
 
 def _element(text: _Text, number: int) -> tuple[bytes, bytes]:
     """The next element, and the comma or bracket behind it."""
-    while True:
-        if flat := _FLAT.match(text.data, text.at):
-            text.at = flat.end()
-            return flat[1], flat[2]
-        end = _end(text.data, text.at, array=True)
-        if end >= 0:
-            element, sign = text.data[text.at : end].strip(_SPACE), text.data[end : end + 1]
-            text.at = end + 1
-            return element, sign
+    while (found := next_element(text.data, text.at)) is None:
         if len(text.data) - text.at > LINE_MAX or not text.more():
             raise text.unended(number)
+    element, sign, text.at = found
+    return element, sign
 
 
 def _over_lines(text: _Text) -> bool:
     """Whether the first object is JSON and goes over several lines. Nothing is used up by looking."""
     while True:
         start = _WHITE.match(text.data).end()  # type: ignore[union-attr]  # it matches nothing, too
-        end = _end(text.data, start, array=False)
+        end = end_of(text.data, start, array=False)
         if end >= 0:
             return b"\n" in text.data[start:end] and _is_json(text.data[start:end])
         if len(text.data) > CHUNK or not text.more():
@@ -160,7 +151,7 @@ def _objects(text: _Text) -> Iterator[Row]:
     number = 0
     while head := text.beginning():
         number += 1
-        while (end := _end(text.data, text.at, array=False) if head == b"{" else text.data.find(b"\n", text.at)) < 0:
+        while (end := end_of(text.data, text.at, array=False) if head == b"{" else text.data.find(b"\n", text.at)) < 0:
             if len(text.data) - text.at > LINE_MAX:
                 raise text.unended(number)
             if not text.more():
@@ -169,29 +160,7 @@ def _objects(text: _Text) -> Iterator[Row]:
                 end = len(text.data)
                 break
         element, text.at = text.data[text.at : end], end
-        yield _row(number, element.strip(_SPACE))
-
-
-def _end(data: bytes, at: int, *, array: bool) -> int:
-    """Where the value that begins at `at` ends: an element before its comma or bracket, an object behind its brace.
-
-    -1 when that is not in `data`.
-    """
-    depth = 0
-    for mark in _MARKS.finditer(data, at):
-        sign = mark[0]
-        if sign[:1] == b'"':
-            if len(sign) == 1:
-                return -1
-        elif sign in (b"{", b"["):
-            depth += 1
-        elif depth and sign != b",":
-            depth -= 1
-            if not depth and not array:
-                return mark.end()
-        elif not depth and array and sign != b"}":
-            return mark.start()
-    return -1
+        yield _row(number, element.strip(SPACE))
 
 
 def _is_json(text: bytes) -> bool:

@@ -63,13 +63,43 @@ def test_an_array_is_as_good_as_its_elements(seed: int) -> None:
     for _ in range(200):
         lines = dice.choices(LINES, k=dice.randint(1, 5))
         events = from_json(b"[" + b" ,\n ".join(lines) + b"]", BOUNDS)
-        assert list(map(orjson.loads, events.data.split(b"\n"))) == list(map(orjson.loads, lines))
+        assert events.data.split(b"\n") == lines
         whole = [odd for odd in ODD if _is_json(odd)]
         at = dice.randrange(len(lines) + 1)
         lines.insert(at, dice.choice(whole))
         with pytest.raises(ProblemError) as caught:
             from_json(b"[" + b",".join(lines) + b"]", BOUNDS)
         assert caught.value.extras["index"] == at
+
+
+KEPT = [
+    b'{"a":1.7976931348623157e308}', b'{"a":-0}', b'{"a":1e18}', b'{"a":1E+2}', b'{"a":0.10}', b'{"a":-0.0}',
+    b'{"a":0.1000000000000000055}', b'{"a":"\\u00a0"}', b'{"a":"\\u0061\\/"}', b'{ "a" : "two  spaces" }',
+    b'{"a":"},{"}',
+    b'{"a":"}, {","b":"]"}', b'{"a":"{"}', b'{"a":"\\"},{\\\\"}', b'{"a":{"b":[{},{}]}}', b"{}", b'{\t"a":"\xc2\xa0"}',
+]  # fmt: skip
+LAYOUTS = [(b"[", b",", b"]"), (b"[", b", ", b"]"), (b" [\r\n  ", b",\r\n  ", b"\r\n]\n"), (b"[ ", b"\t,\r", b" ]")]
+
+
+@pytest.mark.parametrize("event", KEPT, ids=repr)
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_element_is_handed_on_as_the_bytes_of_the_body(event: bytes, count: int) -> None:
+    """So a dead letter's payload is the same, whichever door its event came by."""
+    for lines in ([event] * count, [event] * count + [b'{"b":1}'], [b'{"b":"}"}'] + [event] * count):
+        for before, between, behind in LAYOUTS:
+            events = from_json(before + between.join(lines) + behind, BOUNDS)
+            assert (events.data, events.count) == (b"\n".join(lines), len(lines))
+    assert from_json(event, BOUNDS).data == event
+
+
+@pytest.mark.parametrize("line_break", [b"\n", b"\r\n", b"\r", b"\n\n \n\n\n\n\n\n\n\n"], ids=repr)
+@pytest.mark.parametrize("indent", [b"", b"    ", b"\t"], ids=repr)
+def test_an_element_over_several_lines_is_put_on_one(line_break: bytes, indent: bytes) -> None:
+    new = line_break + indent
+    event = new.join([b"{", b'"a": 1e18,', b'"b": "x  y",', b'"c": [', b"-0", b"]", b"}"])
+    line = b'{ "a": 1e18, "b": "x  y", "c": [ -0 ] }'
+    assert from_json(event, BOUNDS).data == line
+    assert from_json(b"[" + new + event + b"," + new + event + new + b"]", BOUNDS).data == line + b"\n" + line
 
 
 def _is_json(text: bytes) -> bool:
