@@ -127,6 +127,17 @@ def test_rows_that_cannot_be_read_are_left_out_and_the_rest_is_sent(stack: Stack
     assert stack.values() == [float(n) for n in range(31)]
 
 
+@pytest.mark.parametrize("size", [70_000, 9_000_000, 17_000_000])
+def test_a_line_that_is_too_long_is_that_lines_fault(stack: Stack, tmp_path: Path, size: int) -> None:
+    long = json.dumps({"source": "a" * size, "metric": "m", "value": 2}).encode() + b"\n"
+    (tmp_path / "x.ndjson").write_bytes(line(1) + long + line(3) + line(4))
+    arguments = ("ingest", "telemetry", tmp_path / "x.ndjson", "--state-dir", stack.folder, "--json")
+    assert "x.ndjson, line 2: " in run(*arguments).error
+    done = run(*arguments, "--skip-bad")
+    assert (done.error, done.document["skipped"]) == ("", 1)
+    assert stack.values() == [1.0, 3.0, 4.0]
+
+
 @contextmanager
 def written(path: Path, content: bytes) -> Iterator[None]:
     """Writes to a named pipe until it has been read."""
