@@ -14,6 +14,7 @@ import orjson
 from pipeline_platform.cli.files.event_rows import Row
 from pipeline_platform.cli.gateway_client import Answer, GatewayClient, RefusedError
 from pipeline_platform.cli.ingest.journal import Segment, SegmentState
+from pipeline_platform.cli.ingest.reasons import clause
 from pipeline_platform.errors import PermanentError
 
 _PLACE = re.compile(r"\A(?:Line|Event) [0-9]+:? ")
@@ -140,8 +141,8 @@ def _explain(error: RefusedError, target: Target, batch: Batch, rows: list[Row])
         detail = f"its {len(row.data):,} bytes are more than the gateway takes in one request."
     first: Any = next(iter(error.problem.get("errors", ())), None)
     if isinstance(first, dict):
-        field_name = f"{first['field']} " if first.get("field") else ""
-        detail = f"{field_name}{first.get('message', 'is refused')} ({first.get('code')}). {detail}"
+        why = clause(str(first.get("field") or ""), str(first.get("message", "is refused")))
+        detail = f"{why} ({first.get('code')}). {detail}"
     return f"{target.name}, {row.unit} {row.number}: {_PLACE.sub('', detail)}{_nothing(batch)}"
 
 

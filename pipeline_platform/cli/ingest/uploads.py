@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import islice
@@ -15,6 +15,7 @@ from pipeline_platform.cli.files.event_rows import Row
 from pipeline_platform.cli.gateway_client import GatewayClient
 from pipeline_platform.cli.ingest.batches import Batch, Target, TooLargeError, send_batch
 from pipeline_platform.cli.ingest.journal import Journal, Segment
+from pipeline_platform.cli.ingest.reject_limit import RejectLimit
 from pipeline_platform.errors import PermanentError, PlatformError, SettingError
 
 BATCH_BYTES = 4 * 2**20  # half of what the gateway takes by default
@@ -37,7 +38,8 @@ class Upload:
     """Sends a file's rows by several threads; the journal is always ahead of what was sent.
 
     `client` makes the client of a thread, `stopped` ends the clients' waiting, `progress` hears how many rows are
-    settled, `judge` may end the upload before rows are sent, and what --skip-bad leaves out goes to `rejected`.
+    settled, `limit` may hold rows back or end the upload before they are sent, and what --skip-bad leaves out goes to
+    `rejected`.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class Upload:
         concurrency: int,
         stopped: threading.Event,
         progress: Callable[[int], None] = lambda _: None,
-        judge: Callable[[Sequence[Row]], None] = lambda _: None,
+        limit: RejectLimit | None = None,
         rejected: Callable[[], IO[bytes]] | None = None,
     ) -> None:
         self._client = client
@@ -58,7 +60,7 @@ class Upload:
         self._concurrency = concurrency
         self._stopped = stopped
         self._progress = progress
-        self._judge = judge
+        self._limit = limit
         self._rejected = rejected
         self._pool = ThreadPoolExecutor(concurrency, "ingest")
         self._flying: dict[Future[Batch], Batch] = {}
@@ -76,12 +78,19 @@ class Upload:
         iterator = iter(rows)
         self._skip(iterator)
         try:
+            held: list[Batch] = []
             for batch in self._cut(iterator):
                 if batch.state != "done":
-                    self._judge(batch.rows)
-                    self._launch(batch)
+                    held.append(batch)
+                    if self._limit is None or self._limit.judge(batch.rows):
+                        self._launch(*held)
+                        held.clear()
                 while self._flying and (len(self._flying) >= self._concurrency or len(self._window) >= WINDOW):
                     self._settle()
+            if held and self._limit and not self._journal.events:
+                self._limit.end()
+            if held:
+                self._launch(*held)
             while self._flying:
                 self._settle()
         finally:
