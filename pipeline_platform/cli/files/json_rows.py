@@ -18,6 +18,7 @@ from pipeline_platform.errors import PermanentError
 
 _BOM = b"\xef\xbb\xbf"
 _SHOWN = 2**10  # bytes that are kept of a line that is too long
+_TOO_LONG = f"longer than {LINE_MAX // 2**20} MiB; its beginning is all that is kept"
 _WHITE = re.compile(rb"[ \t\r\n]*+")
 _BREAKS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[ \t\r]*+\n[ \t\r\n]*+', re.DOTALL)
 
@@ -85,11 +86,13 @@ def _lines(text: _Text, file: io.BufferedReader[Any], number: int) -> Iterator[R
         tail = lines.pop()
         for line in lines:
             number += 1
-            if event := line.strip(b" \t\r"):
+            if len(line) > LINE_MAX:
+                yield Row(number, line[:_SHOWN], _TOO_LONG)
+            elif event := line.strip(b" \t\r"):
                 yield Row(number, event)
         if len(tail) > LINE_MAX:
             number += 1
-            yield Row(number, tail[:_SHOWN], f"longer than {LINE_MAX // 2**20} MiB")
+            yield Row(number, tail[:_SHOWN], _TOO_LONG)
             tail, chunk = b"", _rest_of_line(file)
         else:
             chunk = file.read1(CHUNK)

@@ -14,10 +14,15 @@ import orjson
 from pipeline_platform.cli.files.event_rows import Row
 from pipeline_platform.cli.gateway_client import Answer, GatewayClient, RefusedError
 from pipeline_platform.cli.ingest.journal import Segment, SegmentState
+from pipeline_platform.cli.ingest.reasons import clause
 from pipeline_platform.errors import PermanentError
 
 _PLACE = re.compile(r"\A(?:Line|Event) [0-9]+:? ")
 GZIP_RATIO = 50
+
+
+class TooLargeError(PermanentError):
+    """The gateway takes less in one request than the rows together have, and does not say which is to blame."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ def idempotency_key(target: Target, start: int, body: bytes) -> str:
 def send_batch(client: GatewayClient, target: Target, batch: Batch) -> Batch:
     """Sends until there is an answer. PermanentError names the file and the line that the gateway refuses.
 
-    With `skip_bad` such rows are left out, and the rest is sent.
+    With `skip_bad` such rows are left out, and the rest is sent. TooLargeError asks for two batches instead.
     """
     rows = batch.rows
     while True:
@@ -85,6 +90,8 @@ def send_batch(client: GatewayClient, target: Target, batch: Batch) -> Batch:
             answer = _post(client, target, batch.start, b"\n".join(row.data for row in rows))
         except RefusedError as error:
             bad = _blamed(error, len(rows))
+            if error.status == 413 and not bad:
+                raise TooLargeError(str(error)) from None
             if not target.skip_bad or not bad:
                 raise PermanentError(_explain(error, target, batch, rows)) from None
             batch.dropped += [rows[index] for index in sorted(bad)]
@@ -116,7 +123,9 @@ def _is_object(data: bytes) -> bool:
 
 
 def _blamed(error: RefusedError, count: int) -> set[int]:
-    """The rows that a refusal names, by their place in the request."""
+    """The rows that a refusal names, by their place in the request; the only one is meant whatever it names."""
+    if error.status == 413 and count == 1:
+        return {0}
     found = [error.problem, *error.problem.get("errors", ())]
     places = [entry.get("index") for entry in found if isinstance(entry, dict)]
     return {place for place in places if isinstance(place, int) and 0 <= place < count}
@@ -125,17 +134,20 @@ def _blamed(error: RefusedError, count: int) -> set[int]:
 def _explain(error: RefusedError, target: Target, batch: Batch, rows: list[Row]) -> str:
     bad = sorted(_blamed(error, len(rows)))
     if not bad:
-        hint = " Pass a smaller --batch-size." if error.status == 413 else ""
-        return f"{error}{hint}"
+        return str(error)
     row = rows[bad[0]]
     detail = str(error.problem.get("detail", "refused"))
+    if error.status == 413 and "index" not in error.problem:
+        detail = f"its {len(row.data):,} bytes are more than the gateway takes in one request."
     first: Any = next(iter(error.problem.get("errors", ())), None)
     if isinstance(first, dict):
-        field_name = f"{first['field']} " if first.get("field") else ""
-        detail = f"{field_name}{first.get('message', 'is refused')} ({first.get('code')}). {detail}"
+        why = clause(str(first.get("field") or ""), str(first.get("message", "is refused")))
+        detail = f"{why} ({first.get('code')}). {detail}"
     return f"{target.name}, {row.unit} {row.number}: {_PLACE.sub('', detail)}{_nothing(batch)}"
 
 
 def _nothing(batch: Batch) -> str:
     first, last = batch.rows[0], batch.rows[-1]
+    if first is last:
+        return " It was not sent; --skip-bad leaves it out and sends the others."
     return f" Nothing of {first.unit}s {first.number} to {last.number} was sent; --skip-bad sends the others."

@@ -137,5 +137,8 @@ def _print(report: dict[str, Any]) -> None:
     if "outcome" in report:
         counts = report["outcome"]
         lines.append("in the warehouse: " + ", ".join(f"{counts[name]:,} {name}" for name in counts))
+        if counts["rejected"]:
+            shows = f"`pipeline-platform dlq list --stream {report['stream']}` shows why"
+            lines.append(f"{counts['rejected']:,} of them are dead letters and not in the warehouse; {shows}")
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pipeline_platform.cli.files.event_rows import Row
+from pipeline_platform.cli.ingest.reasons import because
 from pipeline_platform.core.breaker import BreakerLimits, Counts, trips
 from pipeline_platform.core.entries import Entry, EntryId
 from pipeline_platform.core.rejections import Problem, Reason
@@ -16,7 +17,8 @@ from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.errors import PermanentError
 
 AFTER = 500  # rows: so many rejects as the share is of them are never too many
-FIRST = 10  # rows: when so many and all of the first batch are rejected, it is the file
+FIRST = 10  # rows: when so many and all so far are rejected, it is the file, however many follow
+_MEND = "mend the file, or pass --max-rejected 100."
 
 
 class _Bad(NamedTuple):
@@ -59,41 +61,69 @@ class RejectLimit:
     spec: StreamSpec
     share: float
     name: str
+    skip_bad: bool = False
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
 
     def __post_init__(self) -> None:
         self._counter = RejectCounter(self.share)
-        self._waiting: list[Row] = []
+        self._all = Counts(0, 0)
+        self._last: Row | None = None
         self._first: dict[Problem, Row] = {}
         self._counts: dict[Problem, int] = {}
-        self._begun = False
 
-    def judge(self, rows: Sequence[Row]) -> None:
-        """Raises PermanentError when too many rows, these included, are rejects."""
-        self._waiting.extend(rows)
-        if self.share >= 1 or (not self._begun and len(self._waiting) < FIRST):
-            return
-        bad, count = _rejected(self._waiting, self.spec, self.now_ms()), len(self._waiting)
+    def judge(self, rows: Sequence[Row]) -> bool:
+        """Whether these rows may be sent, and those that had to wait; while all of them are rejects they wait.
+
+        Raises PermanentError when too many, these included, are rejects.
+        """
+        bad = _rejected(rows, self.spec, self.now_ms())
         for row, problem in bad:
             self._first.setdefault(problem, row)
             self._counts[problem] = self._counts.get(problem, 0) + 1
-        run = self._counter.add(count, len(bad))
-        if not self._begun and len(bad) == count:
-            run = Counts(count, count)
-        self._begun, last = True, self._waiting[-1]
-        self._waiting = []
+        self._all = Counts(self._all.events + len(rows), self._all.rejected + len(bad))
+        self._last = rows[-1]
+        run = self._counter.add(len(rows), len(bad))
         if run is not None:
-            raise PermanentError(self._words(run, last))
+            raise PermanentError(f"{self._words(run)} The upload ends before they hold up everybody's events: {_MEND}")
+        waits = self.share < 1 and self._all.rejected == self._all.events and not self._is_named()
+        if waits and self._all.events >= FIRST:
+            self.end()
+        return not waits
 
-    def _words(self, run: Counts, last: Row) -> str:
-        most = max(self._counts, key=lambda problem: self._counts[problem])
-        field = f"{most.field} " if most.field else ""
+    def end(self) -> None:
+        """Raises PermanentError: no more rows come, and all that there are, waiting, are rejects."""
+        raise PermanentError(f"{self._words(self._all)} That is all of them: {_MEND}")
+
+    def summary(self) -> str:
+        """What to say of the rows that were sent and become dead letters; nothing where there is none."""
+        letters = {problem: count for problem, count in self._counts.items() if not _is_refused(problem)}
+        if not letters:
+            return ""
         return (
-            f"{self.name}: {run.rejected:,} of {run.events:,} rows up to {last.unit} {last.number} break the "
-            f"contract of {self.spec.name}, most of them because {field}{most.message} ({most.reason}), first in "
-            f"{last.unit} {self._first[most].number}. The upload ends before they hold up everybody's events: "
-            "mend the file, or pass --max-rejected 100."
+            f"{sum(letters.values()):,} of {self._all.events:,} rows break the contract of {self.spec.name} and become "
+            f"dead letters, {self._most(letters)}; `pipeline-platform dlq list --stream {self.spec.name}` shows them."
         )
+
+    def _is_named(self) -> bool:
+        """Whether one of a few rows is refused by name anyway, when there is nobody to leave it out."""
+        return self._all.events < FIRST and not self.skip_bad and any(map(_is_refused, self._counts))
+
+    def _words(self, run: Counts) -> str:
+        last = f" up to {self._last.unit} {self._last.number}" if self._last else ""
+        return (
+            f"{self.name}: {run.rejected:,} of {run.events:,} rows{last} break the contract of {self.spec.name}, "
+            f"{self._most(self._counts)}."
+        )
+
+    def _most(self, counts: dict[Problem, int]) -> str:
+        most = max(counts, key=lambda problem: counts[problem])
+        row = self._first[most]
+        return f"most of them {because(most.field, most.message)} ({most.reason}), first in {row.unit} {row.number}"
+
+
+def _is_refused(problem: Problem) -> bool:
+    """Whether such a row is no event at all: it is refused or left out, and never becomes a dead letter."""
+    return problem.reason is Reason.MALFORMED and not problem.field
 
 
 def _rejected(rows: Sequence[Row], spec: StreamSpec, now_ms: int) -> list[_Bad]:

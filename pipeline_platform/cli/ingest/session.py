@@ -94,6 +94,7 @@ def send_file(
                 journal.size, journal.mtime_ns = status.st_size, status.st_mtime_ns
             opened = stack.enter_context(contextlib.closing(OpenedFile(source, spec)))
             stack.enter_context(gateway.meter.running(opened))
+            limit = RejectLimit(spec, max_rejected / 100, source.name, target.skip_bad)
             upload = Upload(
                 gateway.client,
                 target,
@@ -101,10 +102,13 @@ def send_file(
                 concurrency=concurrency,
                 stopped=gateway.stopped,
                 progress=gateway.meter.advance,
-                judge=RejectLimit(spec, max_rejected / 100, source.name).judge,
+                limit=limit,
                 rejected=stack.enter_context(_rejected(source, target, journal)),
             )
-            return upload.run(opened.rows())
+            sent = upload.run(opened.rows())
+            if not target.strict and (said := limit.summary()):
+                gateway.meter.note(said)
+            return sent
         except (PlatformError, KeyboardInterrupt) as error:
             stack.close()
             asked, passing = upload is not None and upload.asked, not isinstance(error, PermanentError)

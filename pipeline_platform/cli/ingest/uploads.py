@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import islice
@@ -13,8 +13,9 @@ from typing import IO
 
 from pipeline_platform.cli.files.event_rows import Row
 from pipeline_platform.cli.gateway_client import GatewayClient
-from pipeline_platform.cli.ingest.batches import Batch, Target, send_batch
+from pipeline_platform.cli.ingest.batches import Batch, Target, TooLargeError, send_batch
 from pipeline_platform.cli.ingest.journal import Journal, Segment
+from pipeline_platform.cli.ingest.reject_limit import RejectLimit
 from pipeline_platform.errors import PermanentError, PlatformError, SettingError
 
 BATCH_BYTES = 4 * 2**20  # half of what the gateway takes by default
@@ -37,7 +38,8 @@ class Upload:
     """Sends a file's rows by several threads; the journal is always ahead of what was sent.
 
     `client` makes the client of a thread, `stopped` ends the clients' waiting, `progress` hears how many rows are
-    settled, `judge` may end the upload before rows are sent, and what --skip-bad leaves out goes to `rejected`.
+    settled, `limit` may hold rows back or end the upload before they are sent, and what --skip-bad leaves out goes to
+    `rejected`.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class Upload:
         concurrency: int,
         stopped: threading.Event,
         progress: Callable[[int], None] = lambda _: None,
-        judge: Callable[[Sequence[Row]], None] = lambda _: None,
+        limit: RejectLimit | None = None,
         rejected: Callable[[], IO[bytes]] | None = None,
     ) -> None:
         self._client = client
@@ -58,8 +60,10 @@ class Upload:
         self._concurrency = concurrency
         self._stopped = stopped
         self._progress = progress
-        self._judge = judge
+        self._limit = limit
         self._rejected = rejected
+        self._pool = ThreadPoolExecutor(concurrency, "ingest")
+        self._flying: dict[Future[Batch], Batch] = {}
         self._local = threading.local()
         self._clients: list[GatewayClient] = []
         self._digest = hashlib.sha256()
@@ -73,24 +77,26 @@ class Upload:
         """Sends what is not acknowledged yet; raises what stopped it, with the journal up to date."""
         iterator = iter(rows)
         self._skip(iterator)
-        pool = ThreadPoolExecutor(self._concurrency, "ingest")
-        flying: dict[Future[Batch], Batch] = {}
         try:
+            held: list[Batch] = []
             for batch in self._cut(iterator):
                 if batch.state != "done":
-                    self._judge(batch.rows)
-                    batch.state = "sent"
-                    self._save()
-                    flying[pool.submit(self._send, batch)] = batch
-                    self.asked = True
-                while flying and (len(flying) >= self._concurrency or len(self._window) >= WINDOW):
-                    self._settle(flying)
-            while flying:
-                self._settle(flying)
+                    held.append(batch)
+                    if self._limit is None or self._limit.judge(batch.rows):
+                        self._launch(*held)
+                        held.clear()
+                while self._flying and (len(self._flying) >= self._concurrency or len(self._window) >= WINDOW):
+                    self._settle()
+            if held and self._limit and not self._journal.events:
+                self._limit.end()
+            if held:
+                self._launch(*held)
+            while self._flying:
+                self._settle()
         finally:
             self._stopped.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-            self._take_stock(flying)
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._take_stock()
             for client in self._clients:
                 client.close()
         self._journal.complete = True
@@ -160,17 +166,40 @@ class Upload:
             self._clients.append(client)
         return send_batch(client, self._target, batch)
 
-    def _settle(self, flying: dict[Future[Batch], Batch]) -> None:
+    def _launch(self, *batches: Batch) -> None:
+        for batch in batches:
+            batch.state = "sent"
+        self._save()
+        for batch in batches:
+            self._flying[self._pool.submit(self._send, batch)] = batch
+        self.asked = True
+
+    def _settle(self) -> None:
         """Waits for an answer and notes it; raises what went wrong."""
-        done, _ = wait(flying, return_when=FIRST_COMPLETED)
+        done, _ = wait(self._flying, return_when=FIRST_COMPLETED)
         for future in done:
-            self._note(future.result())
-            del flying[future]
+            try:
+                self._note(future.result())
+            except TooLargeError:
+                self._halve(self._flying.pop(future))
+            else:
+                del self._flying[future]
         self._advance()
 
-    def _take_stock(self, flying: dict[Future[Batch], Batch]) -> None:
+    def _halve(self, batch: Batch) -> None:
+        """Sends a batch as two, until each is taken or a single row is to blame."""
+        middle = len(batch.rows) // 2
+        at = next(at for at, each in enumerate(self._window) if each is batch)
+        halves = (
+            Batch(batch.start, batch.rows[:middle], "free"),
+            Batch(batch.start + middle, batch.rows[middle:], "free"),
+        )
+        self._window = (*self._window[:at], *halves, *self._window[at + 1 :])
+        self._launch(*halves)
+
+    def _take_stock(self) -> None:
         """After the last thread has ended: what was acknowledged, refused or never begun; the rest may have arrived."""
-        for future, batch in flying.items():
+        for future, batch in self._flying.items():
             if future.cancelled() or isinstance(future.exception(), PermanentError):
                 batch.state = "free"
             elif future.exception() is None:

@@ -261,7 +261,7 @@ def test_strict_refuses_what_breaks_the_contract(stack: Stack, tmp_path: Path) -
     )
     arguments = ("ingest", "telemetry", file, "--state-dir", stack.folder, "--strict", "--json")
     done = run(*arguments)
-    assert f"{file}, line 4: metric the field is missing (missing_field). 2 of 5 events" in done.error
+    assert f"{file}, line 4: metric is missing (missing_field). 2 of 5 events" in done.error
     assert run(*arguments, "--skip-bad").document["skipped"] == 2
     assert stack.values() == [0.0, 1.0, 2.0]
 
@@ -279,9 +279,13 @@ def test_wait_tells_the_outcome(stack: Stack, tmp_path: Path) -> None:
     worker.start()
     try:
         done = run("ingest", "telemetry", file, "--state-dir", stack.folder, "--wait", "--batch-size", 5, "--json")
+        file = write_ndjson(tmp_path / "y.ndjson", [*readings(3), *bad])
+        words = run("ingest", "telemetry", file, "--state-dir", stack.folder, "--wait").out
     finally:
         ended.set()
         worker.join()
+    assert "in the warehouse: 5 received, 3 loaded, 1 negative, 1 rejected" in words
+    assert "1 of them are dead letters and not in the warehouse; `pipeline-platform dlq list --stream" in words
     assert done.document["outcome"] == {"received": 22, "loaded": 20, "negative": 1, "rejected": 1}
 
 

@@ -39,6 +39,12 @@ def line(value: float) -> bytes:
         ("x.csv", "a,m,1\nb,m,2\n", "has no header"),
         ("x.csv", "\ufeffquelle,wert\na,1\n", "has no column of the stream telemetry"),
         ("x.ndjson", json.dumps(NO_METRIC) + "\n" + (json.dumps(NO_METRIC) + "\n") * 9, "10 of 10 rows"),
+        (
+            "x.ndjson",
+            json.dumps(NO_METRIC),
+            "1 of 1 rows up to line 1 break the contract of telemetry, most of them "
+            "because metric is missing (missing_field), first in line 1. That is all of them: mend the file",
+        ),
         ("x.json", json.dumps([NO_METRIC] * 3000), "1,000 of 1,000 rows up to event 1000 break the contract"),
     ],
 )
@@ -84,7 +90,7 @@ def test_an_upload_that_is_mostly_rejected_ends_before_the_breaker_opens(
     # I expect it to end, as often as it is tried, and the stream to go on for everybody
     assert done.code == 1
     assert "200 of 800 rows up to line 800 break the contract of telemetry" in done.error
-    assert "metric the field is missing (missing_field), first in line 601" in done.error
+    assert "metric is missing (missing_field), first in line 601" in done.error
     assert (
         "700 events were acknowledged; when that is mended, the same command goes on from there. The rest" in done.error
     )
@@ -125,6 +131,31 @@ def test_rows_that_cannot_be_read_are_left_out_and_the_rest_is_sent(stack: Stack
     assert (done.document["events"], done.document["skipped"]) == (1, 4)
     assert (tmp_path / "x.csv.rejected").read_text().splitlines() == bad
     assert stack.values() == [float(n) for n in range(31)]
+
+
+def test_rows_that_become_dead_letters_are_told(stack: Stack, tmp_path: Path) -> None:
+    file = write_ndjson(tmp_path / "x.ndjson", [*readings(2), NO_METRIC, {**readings(1)[0], "comment": "x"}, NO_METRIC])
+    arguments = ("ingest", "telemetry", file, "--state-dir", stack.folder)
+    done = run(*arguments, "--batch-size", 2)
+    assert done.code == 0
+    assert done.err == (
+        "3 of 5 rows break the contract of telemetry and become dead letters, most of them because metric is missing "
+        "(missing_field), first in line 3; `pipeline-platform dlq list --stream telemetry` shows them.\n"
+    )
+    # Also when all are sent that there are, as their owner says; not of rows that are refused.
+    assert "3 of 5 rows" in run(*arguments, "--run-id", "a", "--max-rejected", 100).err
+    assert run(*arguments, "--run-id", "b", "--strict", "--skip-bad").err == ""
+
+
+@pytest.mark.parametrize("size", [70_000, 9_000_000, 17_000_000])
+def test_a_line_that_is_too_long_is_that_lines_fault(stack: Stack, tmp_path: Path, size: int) -> None:
+    long = json.dumps({"source": "a" * size, "metric": "m", "value": 2}).encode() + b"\n"
+    (tmp_path / "x.ndjson").write_bytes(line(1) + long + line(3) + line(4))
+    arguments = ("ingest", "telemetry", tmp_path / "x.ndjson", "--state-dir", stack.folder, "--json")
+    assert "x.ndjson, line 2: " in run(*arguments).error
+    done = run(*arguments, "--skip-bad")
+    assert (done.error, done.document["skipped"]) == ("", 1)
+    assert stack.values() == [1.0, 3.0, 4.0]
 
 
 @contextmanager
