@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from pipeline_platform.core.mistakes import in_words
 from pipeline_platform.errors import SettingError
 
 LOOPBACK = {None, "127.0.0.1", "::1", "localhost"}
@@ -250,7 +251,7 @@ class Settings(BaseSettings):
             first = error.errors()[0]
             if not first["loc"]:  # two settings that do not go together
                 raise SettingError(f"{first['msg'].removeprefix('Value error, ').capitalize()}.") from None
-            said = first["msg"].removeprefix("Value error, ").rstrip(".")
+            said = in_words(first, "docs/settings.md").rstrip(".")
             raise SettingError(f"{_name(str(first['loc'][0]), overrides)} is not usable: {said}.") from None
 
     @property

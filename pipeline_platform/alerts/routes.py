@@ -5,19 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline_platform.core.alerts import SEVERITIES, Rule
-from pipeline_platform.core.yaml_tree import line_of, refuse_oddities
+from pipeline_platform.core.yaml_tree import YamlFile, parse_mapping, read_text
 from pipeline_platform.errors import SettingError
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}\Z")
 KIND = re.compile(r"[a-z][a-z0-9_]{0,59}\Z")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}\Z")
-LARGEST = 2**20  # bytes of the file
 
 
 class _Strict(BaseModel):
@@ -117,65 +115,31 @@ def load_routes(path: Path, streams: Collection[str]) -> tuple[Route, ...]:
 
     `streams` are the declared ones: a route to another would never send.
     """
-    try:
-        with path.open("rb") as file:
-            raw = file.read(LARGEST + 1)
-        text = raw.decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise SettingError(f"{path}: cannot be read: {reason}. PIPELINE_ALERTS_FILE names it.") from None
-    if len(raw) > LARGEST:
-        raise SettingError(f"{path}: a file of routes is not larger than {LARGEST // 2**10} KiB.")
+    text = read_text(path, SettingError, " PIPELINE_ALERTS_FILE names it.")
     return parse_routes(text, str(path), streams)
 
 
 def parse_routes(text: str, where: str, streams: Collection[str]) -> tuple[Route, ...]:
     """The routes in YAML `text`; `where` names its file in errors."""
+    shape = "a file of routes is a mapping with the list `routes`; see docs/alerts.md"
+    file = parse_mapping(text, where, SettingError, shape)
     try:
-        tree: Any = yaml.compose(text, Loader=yaml.SafeLoader)
-        refuse_oddities(tree, where, SettingError, deepest=6)
-        data = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise SettingError(f"{where}, line {line}: not YAML: {error.problem}.") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise SettingError(f"{where}: not YAML: {str(error).splitlines()[0]}; put text between quotes.") from None
-    if not isinstance(data, dict):
-        raise SettingError(
-            f"{where}, line 1: a file of routes is a mapping with the list `routes`; see docs/alerts.md."
-        )
-    try:
-        routes = _Routes.model_validate(data).routes
+        routes = _Routes.model_validate(file.data).routes
     except ValidationError as error:
-        raise SettingError("\n".join(_explain(error, tree, where))) from None
-    problems = list(_contradictions(routes, streams, tree, where))
+        raise SettingError(file.explain(error, "docs/alerts.md")) from None
+    problems = list(_contradictions(routes, streams, file))
     if problems:
         raise SettingError("\n".join(problems))
     return routes
 
 
-def _contradictions(routes: tuple[Route, ...], streams: Collection[str], tree: yaml.Node, where: str) -> Iterator[str]:
+def _contradictions(routes: tuple[Route, ...], streams: Collection[str], file: YamlFile) -> Iterator[str]:
     seen: set[str] = set()
     for number, route in enumerate(routes):
         if route.name in seen:
-            yield _sentence(tree, where, ("routes", number, "name"), f"the route {route.name!r} is declared twice")
+            yield file.at(("routes", number, "name"), f"the route {route.name!r} is declared twice")
         seen.add(route.name)
         for stream in () if route.streams == "all" else route.streams:
             if stream not in streams:
                 message = f"there is no stream {stream[:40]!r}; there are {', '.join(sorted(streams))}"
-                yield _sentence(tree, where, ("routes", number, "streams"), message)
-
-
-def _explain(error: ValidationError, tree: yaml.Node, where: str) -> Iterator[str]:
-    for problem in error.errors(include_url=False, include_input=False):
-        # A union names its members in the place; a file's author knows fields only.
-        path = tuple(part for part in problem["loc"] if isinstance(part, int) or not re.search(r"[\[(']", part))
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            message = "no such field; see docs/alerts.md for the fields there are"
-        yield _sentence(tree, where, path, message)
-
-
-def _sentence(tree: yaml.Node, where: str, path: tuple[str | int, ...], message: str) -> str:
-    field = ".".join(str(part + 1) if isinstance(part, int) else part for part in path)
-    return f"{where}, line {line_of(tree, path)}, field {field or '(whole file)'}: {message}."
+                yield file.at(("routes", number, "streams"), message)

@@ -13,6 +13,7 @@ from rich.text import Text
 from pipeline_platform.cli.gateway_client import GatewayClient
 from pipeline_platform.cli.ingest.session import find_gateway
 from pipeline_platform.cli.options import AsJson, StateDir, connections, console, key_option, print_json
+from pipeline_platform.core.names import RESERVED
 from pipeline_platform.core.streams import SHIPPED, StreamSpec, clashes, load_spec, load_specs, stream_files
 from pipeline_platform.errors import PlatformError, SettingError, SpecError
 from pipeline_platform.local.connections import Connections
@@ -171,6 +172,7 @@ def check(
             "errors": problems,
             "compared": compared == "",
             "note": compared or None,
+            "notes": _notes(specs),
             "changes": [{"change": change.sentence, "destructive": change.destructive} for change in changes],
         }
         print_json(document)
@@ -219,12 +221,21 @@ def _compare(where: Connections | None, specs: dict[str, StreamSpec]) -> tuple[l
         engine.dispose()
 
 
+def _notes(specs: dict[str, StreamSpec]) -> list[str]:
+    """What works, and is to be known before somebody types it."""
+    reserved = {name: [f'"{field}"' for field in sorted(spec.fields & RESERVED)] for name, spec in specs.items()}
+    said = "these columns are called like words of SQL, and need quotes in it"
+    return [f"{name}: {said}: {', '.join(quoted)}." for name, quoted in reserved.items() if quoted]
+
+
 def _print_check(specs: dict[str, StreamSpec], problems: list[str], changes: list[Change], compared: str) -> None:
     for problem in problems:
         console.print(problem, style="red", markup=False, soft_wrap=True)
     for change in changes:
         style, mark = ("red", "REFUSED") if change.destructive else ("yellow", "migrate would")
         console.print(f"{mark}: {change.sentence}", style=style, markup=False, soft_wrap=True)
+    for note in _notes(specs):
+        console.print(note, style="yellow", markup=False, soft_wrap=True)
     if specs and not problems:
         console.print(f"Well-formed: {', '.join(sorted(specs))}.", markup=False, soft_wrap=True)
     if compared:

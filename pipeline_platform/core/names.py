@@ -21,6 +21,23 @@ SYSTEM_COLUMNS = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
 # Columns of every stream's tables and views, and what an event has besides its declared fields.
 OWN_COLUMNS = frozenset({"ts", "received_at", "batch_id", "series_id", "window_start", "events", "event_id", "stream"})
 
+# Words that PostgreSQL reserves: without quotes they are no names in SQL, or mean something else, as `user` does.
+RESERVED = frozenset(
+    {
+        *("all", "analyse", "analyze", "and", "any", "array", "as", "asc", "asymmetric", "authorization", "binary"),
+        *("both", "case", "cast", "check", "collate", "collation", "column", "concurrently", "constraint"),
+        *("create", "cross", "current_catalog", "current_date", "current_role", "current_schema", "current_time"),
+        *("current_timestamp", "current_user", "default", "deferrable", "desc", "distinct", "do", "else", "end"),
+        *("except", "false", "fetch", "for", "foreign", "freeze", "from", "full", "grant", "group", "having"),
+        *("ilike", "in", "initially", "inner", "intersect", "into", "is", "isnull", "join", "lateral", "leading"),
+        *("left", "like", "limit", "localtime", "localtimestamp", "natural", "not", "notnull", "null", "offset"),
+        *("on", "only", "or", "order", "outer", "overlaps", "placing", "primary", "references", "returning"),
+        *("right", "select", "session_user", "similar", "some", "symmetric", "system_user", "table", "tablesample"),
+        *("then", "to", "trailing", "true", "union", "unique", "user", "using", "variadic", "verbose", "when"),
+        *("where", "window", "with"),
+    }
+)
+
 # The platform's own tables and views.
 TABLES = frozenset(
     {
@@ -65,6 +82,8 @@ def why_no_stream(name: str) -> str | None:
         )
     if name.startswith("pg_"):
         return "names that begin with pg_ are PostgreSQL's own; choose another"
+    if name in RESERVED:
+        return f"{name!r} is a word of SQL, so `select * from {name}` would not ask the stream; choose another"
     if name in TAKEN or _RELATION.search(name):
         return f"{name!r} is, or ends like, a name that the warehouse uses itself; choose another"
     both = next((name + suffix for suffix in SUFFIXES if name + suffix in TAKEN), None)

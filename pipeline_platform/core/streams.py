@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from pipeline_platform.core.names import derived_from, one_for_two, why_no_field, why_no_stream
-from pipeline_platform.core.yaml_tree import line_of, refuse_oddities
+from pipeline_platform.core.yaml_tree import YamlFile, parse_mapping, read_text
 from pipeline_platform.errors import SpecError
 
 SHIPPED = Path(__file__).resolve().parent.parent / "streams"
@@ -165,7 +164,7 @@ def _text(name: object) -> str:
 
 
 def _at(kind: str, name: str, message: str) -> PydanticCustomError:
-    """An error of one declared field; `_explain` reads its place."""
+    """An error of one declared field; `YamlFile.explain` reads its place."""
     return PydanticCustomError("field_name", "{message}", {"message": message, "path": (kind, name)})
 
 
@@ -215,46 +214,22 @@ def clashes(files: Iterable[tuple[str, Path]]) -> list[str]:
 
 def _name_of(path: Path) -> str:
     """Where a file of streams that is known to be good says the stream's name."""
-    tree = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    assert tree is not None
-    return f"{path}, line {line_of(tree, ['name'])}, field name"
+    return _read(read_text(path, SpecError), str(path)).place(["name"])
 
 
 def load_spec(path: Path) -> StreamSpec:
     """The spec in one YAML file; SpecError names the file, the line and the field of a mistake."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: cannot be read: {error}.") from None
-    return parse_spec(text, str(path))
+    return parse_spec(read_text(path, SpecError), str(path))
 
 
 def parse_spec(text: str, where: str) -> StreamSpec:
     """The spec in YAML `text`; `where` names its file in errors."""
+    file = _read(text, where)
     try:
-        tree: Any = yaml.compose(text, Loader=yaml.SafeLoader)
-        refuse_oddities(tree, where, SpecError, deepest=20)
-        data = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise SpecError(f"{where}, line {line}: not YAML: {error.problem}.") from None
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise SpecError(f"{where}, line {line}: not YAML: {error.reason}.") from None
-    except ValueError as error:  # a value that looks like a date and is none
-        raise SpecError(f"{where}: not YAML: {error}; put text between quotes.") from None
-    if not isinstance(data, dict):
-        raise SpecError(f"{where}, line 1: a stream file is a mapping with name, dimensions and measures.")
-    try:
-        return StreamSpec.model_validate(data)
+        return StreamSpec.model_validate(file.data)
     except ValidationError as error:
-        raise SpecError("\n".join(_explain(error, tree, where))) from None
+        raise SpecError(file.explain(error, "docs/streams.md")) from None
 
 
-def _explain(error: ValidationError, tree: yaml.Node, where: str) -> Iterator[str]:
-    for problem in error.errors(include_url=False):
-        path = [str(part) for part in problem.get("ctx", {}).get("path", problem["loc"])]
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            message = "no such field; see docs/streams.md for the fields there are"
-        yield f"{where}, line {line_of(tree, path)}, field {'.'.join(path) or '(whole file)'}: {message}."
+def _read(text: str, where: str) -> YamlFile:
+    return parse_mapping(text, where, SpecError, "a stream file is a mapping with name, dimensions and measures")

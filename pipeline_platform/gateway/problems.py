@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from pipeline_platform.core.mistakes import in_words
 from pipeline_platform.errors import (
     PermanentError,
     QueueFullError,
@@ -112,18 +113,15 @@ def problem_of(error: Exception) -> ProblemError:
 def _validation(errors: Sequence[Any]) -> ProblemError:
     """Pydantic's findings, without the values, which may be anything."""
     found = [
-        {"field": shown(".".join(str(part) for part in error["loc"][1:])), "message": shown(_message(error), 200)}
+        {
+            "field": shown(".".join(str(part) for part in error["loc"][1:])),
+            "message": shown(in_words(error, "/docs"), 200),
+        }
         for error in errors[:20]
     ]
     first = found[0]
-    where = f"{first['field']}: " if first["field"] else ""
-    return ProblemError("bad-parameter", f"{where}{first['message'].rstrip('.')}.", errors=found)
-
-
-def _message(error: Any) -> str:
-    if error["type"] == "extra_forbidden":
-        return "There is nothing of this name here; see /docs for what there is"
-    return str(error["msg"]).removeprefix("Value error, ")
+    where = first["field"] or shown(str(errors[0]["loc"][0]))
+    return ProblemError("bad-parameter", f"{where}: {first['message'].rstrip('.')}.", errors=found)
 
 
 def problem_response(error: ProblemError, instance: str) -> Response:

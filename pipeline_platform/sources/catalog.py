@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline_platform.core.budgets import Allowance, Budget, Priority
+from pipeline_platform.core.yaml_tree import read_text
 from pipeline_platform.errors import SettingError
 from pipeline_platform.sources.adapter import Adapter
 from pipeline_platform.sources.binance import Binance
@@ -17,7 +18,7 @@ from pipeline_platform.sources.ecb import Ecb
 from pipeline_platform.sources.frankfurter import Frankfurter, FrankfurterV1
 from pipeline_platform.sources.http import PATIENT, HttpClient, Patience
 from pipeline_platform.sources.kraken import Kraken
-from pipeline_platform.sources.plan import SHIPPED, PricePlan, SourcePlan, at_field, parse_plan
+from pipeline_platform.sources.plan import SHIPPED, PricePlan, SourcePlan, parse_plan
 from pipeline_platform.sources.protocol import Source
 
 KINDS: dict[str, type[Adapter]] = {
@@ -38,14 +39,10 @@ def load_plan(path: Path | None = None, demo_url: str | None = None) -> PricePla
     Raises SettingError naming the file, the line and the field.
     """
     path = path or SHIPPED
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingError(f"{path}: cannot be read: {error}. Check PIPELINE_PRICES_FILE.") from None
-    plan, tree = parse_plan(text, str(path))
+    plan, file = parse_plan(read_text(path, SettingError, " Check PIPELINE_PRICES_FILE."), str(path))
     for source in plan.sources.values():
         for field, message in _mistakes(source):
-            raise SettingError(at_field(tree, str(path), ["sources", source.name, field], message))
+            raise SettingError(file.at(["sources", source.name, field], message))
     if demo_url is None:
         return plan
     return (plan if "demo" in plan.sources else load_plan()).for_demo(demo_url)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline_platform.core.budgets import Allowance
 from pipeline_platform.core.prices import Instrument, Interval
-from pipeline_platform.core.yaml_tree import line_of, refuse_oddities
+from pipeline_platform.core.yaml_tree import YamlFile, parse_mapping
 from pipeline_platform.errors import SettingError
 
 SHIPPED = Path(__file__).resolve().parent.parent / "prices.yaml"
@@ -134,33 +133,11 @@ class PricePlan(_Frozen):
         return PricePlan.model_construct(sources={**others, "demo": demo})
 
 
-def parse_plan(text: str, where: str) -> tuple[PricePlan, yaml.Node]:
-    """The plan in YAML `text` with its nodes, for the lines of later errors; SettingError names the mistake's place."""
+def parse_plan(text: str, where: str) -> tuple[PricePlan, YamlFile]:
+    """The plan in YAML `text` with its file, for the lines of later errors; SettingError names the mistake's place."""
+    shape = "a price file is a mapping with sources; see docs/prices.md"
+    file = parse_mapping(text, where, SettingError, shape)
     try:
-        tree: Any = yaml.compose(text, Loader=yaml.SafeLoader)
-        refuse_oddities(tree, where, SettingError, deepest=10)
-        data = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise SettingError(f"{where}, line {line}: not YAML: {error.problem}.") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise SettingError(f"{where}: not YAML: {error}; put text between quotes.") from None
-    if not isinstance(data, dict):
-        raise SettingError(f"{where}, line 1: a price file is a mapping with sources; see docs/prices.md.")
-    try:
-        return PricePlan.model_validate(data), tree
+        return PricePlan.model_validate(file.data), file
     except ValidationError as error:
-        raise SettingError("\n".join(_explain(error, tree, where))) from None
-
-
-def at_field(tree: yaml.Node, where: str, path: list[str], message: str) -> str:
-    """An error's text with its place in the file."""
-    return f"{where}, line {line_of(tree, path)}, field {'.'.join(path) or '(whole file)'}: {message}."
-
-
-def _explain(error: ValidationError, tree: yaml.Node, where: str) -> Iterator[str]:
-    for problem in error.errors(include_url=False):
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            message = "no such field; see docs/prices.md for the fields there are"
-        yield at_field(tree, where, [str(part) for part in problem["loc"]], message)
+        raise SettingError(file.explain(error, "docs/prices.md")) from None

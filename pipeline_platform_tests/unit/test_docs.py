@@ -213,7 +213,7 @@ def test_every_field_of_a_stream_is_described(heading: str, model: Any) -> None:
 def test_every_name_that_cannot_work_is_described() -> None:
     described = set(CODE.findall(_text("docs/streams.md").split("### Names\n")[1].split("\n#")[0]))
     wanted = names.OWN_COLUMNS | names.SYSTEM_COLUMNS | names.TABLES | set(names.SUFFIXES) | {names.OP_SUFFIX}
-    wanted |= {f"_{suffix}" for suffix in names.MEASURE_SUFFIXES}
+    wanted |= {f"_{suffix}" for suffix in names.MEASURE_SUFFIXES} | names.RESERVED
     assert wanted - described == set()
     assert f"at most {names.LONGEST_STREAM} for a stream" in _text("docs/streams.md")
 

@@ -13,6 +13,7 @@ from pipeline_platform.core.names import (
     LONGEST_STREAM,
     MEASURE_SUFFIXES,
     OWN_COLUMNS,
+    RESERVED,
     SUFFIXES,
     SYSTEM_COLUMNS,
     TABLES,
@@ -81,6 +82,7 @@ def test_two_names_that_become_one_column_are_refused(first: str, second: str) -
         *sorted(TABLES | INDEXES),
         *(f"telemetry{suffix}" for suffix in SUFFIXES),
         *("telemetry_events_20260101", "telemetry_events_20260101_ts_brin", "orders_series_key", "orders_series_pkey"),
+        *RESERVED,
         *("a_minutes_by_time", "a_event_ids_by_batch", "assets_pkey", "alerts_id_seq", "pipeline_alembic_version_pkc"),
         *("price", "pg_class", "pg_mine", "l" * (LONGEST_STREAM + 1), "Big", "a-b", "a/b", "9", "_a"),
     ],
@@ -89,7 +91,9 @@ def test_a_name_that_the_warehouse_or_postgresql_has_is_no_stream(name: str) -> 
     assert refusal(stream=f"'{name}'").startswith("mine.yaml, line 1, field name: ")
 
 
-@pytest.mark.parametrize("name", ["prices", "price_", "events", "series", "days", "user", "select", "pg", "key", "a_b"])
+@pytest.mark.parametrize(
+    "name", ["prices", "price_", "events", "series", "days", "users_", "values", "pg", "key", "a_b"]
+)
 def test_a_stream_may_be_called_like_much_else(name: str) -> None:
     assert why_no_stream(name) is None
 
@@ -104,7 +108,7 @@ def test_two_streams_that_become_one_job_are_refused(tmp_path: Path) -> None:
     assert {"a_batch", "b_batch"} < set(load_specs(tmp_path))
 
 
-@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("name", [*ODD, *sorted(RESERVED - {*ODD})])
 def test_an_odd_name_is_a_field(name: str) -> None:
     assert why_no_field(name) is None
     assert set(parse_spec(LISTED.format(dimension=f"'{name}'", measure="m"), "x").dimensions) == {"source", name}

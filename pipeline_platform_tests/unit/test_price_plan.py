@@ -59,9 +59,9 @@ def test_a_plan_says_what_comes_from_where(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "line", "field", "words"),
     [
-        ("enabled: true", "enabled: maybe", 3, "sources.binance.enabled", "boolean"),
+        ("enabled: true", "enabled: maybe", 3, "sources.binance.enabled", "true or false"),
         ("    enabled: true", "    enable: true", 3, "sources.binance.enable", "no such field"),
-        ("[1d, 1h]", "[1d, 2h]", 4, "sources.binance.intervals.1", "1m"),
+        ("[1d, 1h]", "[1d, 2h]", 4, "sources.binance.intervals.2", "1m"),
         ("[1d, 1h]", "[]", 4, "sources.binance.intervals", "at least 1"),
         ("BTC-USD: BTCUSDT, ETH", "btc: BTCUSDT, ETH", 5, "sources.binance.instruments", "BTC-USD"),
         ("BTC-USD: BTCUSDT, ETH", "BTC-USD: '../x', ETH", 5, "sources.binance.instruments", "symbol"),

@@ -169,5 +169,5 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9")
-    with pytest.raises(SpecError, match=r"latin\.yaml: cannot be read"):
+    with pytest.raises(SpecError, match=r"latin\.yaml, line 1: cannot be read: it is not UTF-8"):
         load_spec(tmp_path / "latin.yaml")

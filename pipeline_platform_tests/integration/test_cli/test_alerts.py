@@ -64,7 +64,7 @@ def test_mistakes_are_one_sentence(receiver: Receiver, tmp_path: Path, monkeypat
     assert "has no such route; there are: team, pager" in run("alerts", "test", "--route", "nope").error
     bad = tmp_path / "bad.yaml"
     bad.write_text("routes:\n  - name: x\n")
-    assert f"{bad}, line 2, field routes.1.format: Field required" in run("alerts", "test", "--file", bad).error
+    assert f"{bad}, line 2, field routes.1.format: is missing" in run("alerts", "test", "--file", bad).error
     monkeypatch.delenv("PIPELINE_ALERTS_FILE")
     assert "set PIPELINE_ALERTS_FILE" in run("alerts", "test").error
 

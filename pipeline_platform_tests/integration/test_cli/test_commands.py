@@ -168,10 +168,13 @@ def test_streams_check_says_what_would_change(servers: Stack, tmp_path: Path) ->
     ]
     file.write_text("name: telemetry_batch\ndimensions: [limit]\nmeasures: [b]\n")
     assert f"{file}, line 1, field name: the streams 'telemetry' and" in run("streams", "check", tmp_path, *here).out
-    file.write_text("name: new\ndimensions: [a]\nmeasures: [b]\n")
+    file.write_text("name: user\ndimensions: [a]\nmeasures: [b]\n")
+    assert f"{file}, line 1, field name: 'user' is a word of SQL" in run("streams", "check", file, *here).out
+    file.write_text("name: new\ndimensions: [order, a]\nmeasures: [user]\n")
     alone = run("streams", "check", file, "--state-dir", tmp_path / "none")
     assert alone.code == 0
     assert "the tables were not compared" in alone.out
+    assert 'need quotes in it: "order", "user".' in alone.out
     assert run("streams", "check", tmp_path / "missing", *here).code == 1
 
 

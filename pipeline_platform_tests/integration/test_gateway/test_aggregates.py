@@ -151,11 +151,11 @@ ODD = ("limit", "cursor", "window", "from", "to", "format", "spreadsheet", "wher
 def test_a_dimension_may_be_called_like_anything_the_api_has(
     settings: Settings, engine: sa.Engine, connected: Callable[..., Client]
 ) -> None:
-    spec = StreamSpec.model_validate({"name": "user", "dimensions": list(ODD), "measures": ["cursor_", "bucket"]})
+    spec = StreamSpec.model_validate({"name": "values", "dimensions": list(ODD), "measures": ["cursor_", "bucket"]})
     migrate(engine, [spec])
     events = [{**{name: f"{name} {n}" for name in ODD}, "cursor_": n, "bucket": n, "ts": NOW_MS} for n in range(3)]
     assert load_entries(engine, spec, entry(0, *map(orjson.dumps, events))).loaded == 3
-    asked = f"/v1/streams/user/aggregates?from={NOW_MS}&to={NOW_MS + 60_000}&limit=10"
+    asked = f"/v1/streams/values/aggregates?from={NOW_MS}&to={NOW_MS + 60_000}&limit=10"
     with serving(settings, {spec.name: spec}) as base:
         client = connected(base, "read")
         for name in ODD:
