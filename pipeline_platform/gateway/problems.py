@@ -115,14 +115,44 @@ def _validation(errors: Sequence[Any]) -> ProblemError:
         {"field": shown(".".join(str(part) for part in error["loc"][1:])), "message": shown(_message(error), 200)}
         for error in errors[:20]
     ]
-    first = found[0]
-    where = f"{first['field']}: " if first["field"] else ""
-    return ProblemError("bad-parameter", f"{where}{first['message'].rstrip('.')}.", errors=found)
+    subject, message, loc = found[0]["field"] or "The body", found[0]["message"].rstrip("."), errors[0]["loc"]
+    detail = f"{message}." if message[:1].isupper() else f"{subject} {message}."  # on several fields: a whole sentence
+    named: dict[str, Any] = {} if loc[0] == "body" else {"parameter": shown(str(loc[1]))}
+    return ProblemError("bad-parameter", detail, errors=found, **named)
+
+
+# By pydantic's names of errors, what the subject in front of it is to hear.
+_MESSAGES = {
+    "missing": "is missing",
+    "extra_forbidden": "is not known here; see /docs for what there is",
+    "literal_error": "has to be {expected}",
+    "enum": "has to be {expected}",
+    "greater_than_equal": "has to be at least {ge}",
+    "less_than_equal": "has to be at most {le}",
+    "string_too_short": "has to have at least {min_length} characters",
+    "string_too_long": "has to have at most {max_length} characters",
+    "string_pattern_mismatch": "has to match {pattern}",
+    "string_type": "has to be text",
+    "string_unicode": "has to be text in UTF-8",
+    "too_short": "has to have at least {min_length} values",
+    "too_long": "has to have at most {max_length} values",
+    "list_type": "has to be an array",
+    "dict_type": "has to be an object",
+    "model_type": "has to be an object",
+    "model_attributes_type": "has to be an object",
+    "int_type": "has to be a whole number",
+    "int_parsing": "has to be a whole number",
+    "int_parsing_size": "has to be a whole number of fewer digits",
+    "int_from_float": "has to be a whole number",
+    "finite_number": "has to be a finite number",
+    "bool_type": "has to be true or false",
+    "bool_parsing": "has to be true or false",
+}
 
 
 def _message(error: Any) -> str:
-    if error["type"] == "extra_forbidden":
-        return "There is nothing of this name here; see /docs for what there is"
+    if words := _MESSAGES.get(error["type"]):
+        return words.format_map(error.get("ctx", {}))
     return str(error["msg"]).removeprefix("Value error, ")
 
 
