@@ -153,7 +153,7 @@ def test_what_is_wrong_is_said_of_the_parameter(shared: Shared, url: str, detail
 )
 def test_and_of_the_member_of_a_body(shared: Shared, body: object, detail: str) -> None:
     url = shared.client.base + "/v1/dead-letters/discard"
-    answer = shared.client.http.post(url, timeout=30, **({"json": body} if body is not None else {}))
+    answer = shared.client.http.post(url, timeout=30, json=body)
     assert (answer.status_code, answer.json()["detail"]) == (422, detail)
 
 
