@@ -7,17 +7,19 @@ customary names. A variable that is there and empty, as compose files make them,
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pipeline_platform.core.mistakes import in_words
+from pipeline_platform.core.numbers import float_in, whole_number_in
 from pipeline_platform.errors import SettingError
 
 LOOPBACK = {None, "127.0.0.1", "::1", "localhost"}
@@ -220,6 +222,18 @@ class Settings(BaseSettings):
     def _set(cls, values: dict[str, object]) -> dict[str, object]:
         return {name: value for name, value in values.items() if not (isinstance(value, str) and not value.strip())}
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers(cls, value: object, info: ValidationInfo) -> object:
+        """Numbers have one reader everywhere; pydantic would take `1_0` for ten, and `inf` for a number of seconds."""
+        kinds = _kinds(cls.model_fields[info.field_name or ""].annotation)
+        if not isinstance(value, str) or not kinds & {int, float}:
+            return value
+        number = whole_number_in(value) if int in kinds else float_in(value)
+        if math.isinf(number):
+            raise ValueError(f"{value[:40]!r} is not a finite number")
+        return number
+
     @model_validator(mode="after")
     def _no_chaos_in_earnest(self) -> Settings:
         hosts = {urlsplit(url).hostname for url in (self.database_url, self.loader_database_url, self.redis_url) if url}
@@ -272,6 +286,10 @@ class Settings(BaseSettings):
     def gateway_link(self) -> str:
         """The base of links to the gateway, without a trailing slash."""
         return (self.gateway_url or f"http://{self.host}:{self.port}").rstrip("/")
+
+
+def _kinds(annotation: object) -> set[object]:
+    return {annotation, *get_args(annotation)}
 
 
 def _name(field: str, overrides: Mapping[str, object]) -> str:

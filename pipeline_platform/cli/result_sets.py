@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -16,6 +16,7 @@ from pipeline_platform.cli.result_values import Column
 from pipeline_platform.cli.terminal import SafeConsole, printable
 from pipeline_platform.core.spreadsheets import harmless
 
+_SPECIAL = re.compile(r'[",\r\n]')
 _WIDE = 10_000  # columns of a "terminal" that is a file: nothing is cut off there
 Rows = Iterator[tuple[Any, ...]]
 
@@ -39,20 +40,32 @@ def print_table(columns: Sequence[Column], rows: Rows, limit: int) -> None:
 
 
 def print_csv(columns: Sequence[Column], rows: Rows, *, spreadsheet: bool = False) -> None:
-    """CSV with a header; null is an empty field. On a terminal, what would steer it is shown instead.
+    """CSV with a header, as PostgreSQL's own: null is an empty field, an empty text is `""`.
 
+    On a terminal, what would steer it is shown instead.
     With `spreadsheet`, texts that begin like a formula have an apostrophe in front.
     """
     shown = printable if sys.stdout.isatty() else str
     plain = [column.number or not spreadsheet for column in columns]
 
-    def cells(values: Sequence[Any], keep: Sequence[bool]) -> Iterator[str]:
-        for value, kept in zip(values, keep, strict=True):
-            yield "" if value is None else shown(value if kept else str(harmless(value)))
+    def write(values: Sequence[Any], keep: Sequence[bool]) -> None:
+        cells = (
+            "" if value is None else _quoted(shown(value if kept else str(harmless(value))))
+            for value, kept in zip(values, keep, strict=True)
+        )
+        sys.stdout.write(",".join(cells) + "\n")
 
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(cells([column.name for column in columns], [not spreadsheet] * len(columns)))
-    writer.writerows(cells(row, plain) for row in rows)
+    write([column.name for column in columns], [not spreadsheet] * len(columns))
+    for row in rows:
+        write(row, plain)
+
+
+def _quoted(text: str) -> str:
+    """A field of CSV that is not null. Python's writer would write an empty one as it writes null."""
+    if text and not _SPECIAL.search(text):
+        return text
+    doubled = text.replace('"', '""')
+    return f'"{doubled}"'
 
 
 def print_json(columns: Sequence[Column], rows: Rows) -> None:

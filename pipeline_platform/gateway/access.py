@@ -18,6 +18,7 @@ from pipeline_platform.gateway.admission import (
 )
 from pipeline_platform.gateway.credentials import AccessProblemError
 from pipeline_platform.gateway.edge import Edge
+from pipeline_platform.gateway.parameters import check_parameters
 from pipeline_platform.gateway.problems import problem_response
 from pipeline_platform.queue.keys import Key
 
@@ -40,14 +41,18 @@ class Admission:
 
     Where the path names a stream, keys for other streams are refused. Where it names none, all keys for named streams
     are, unless the endpoint is `narrow`: sees to it itself that they find their own streams only. A request costs
-    `cost` tokens of the key's reads, and one more for every `rows_a_token` rows of its `limit`.
+    `cost` tokens of the key's reads, and one more for every `rows_a_token` rows of its `limit`. Parameters that the
+    endpoint does not declare are refused, unless it sees to its `own_query`.
     """
 
-    def __init__(self, scopes: tuple[str, ...], *, narrow: bool, cost: float, rows_a_token: int) -> None:
+    def __init__(
+        self, scopes: tuple[str, ...], *, narrow: bool, cost: float, rows_a_token: int, own_query: bool
+    ) -> None:
         self.scopes = scopes
         self.narrow = narrow
         self._cost = cost
         self._rows_a_token = rows_a_token
+        self._own_query = own_query
 
     async def __call__(
         self,
@@ -77,6 +82,8 @@ class Admission:
         if not allowance.allowed:
             raise too_many("API key", allowance)
         request.scope[ALLOWANCE] = allowance  # the front door tells the client
+        if not self._own_query:
+            check_parameters(request)
         return key
 
     def _tokens(self, limit: str) -> float:
@@ -86,9 +93,11 @@ class Admission:
         return self._cost + rows / self._rows_a_token
 
 
-def scoped(*scopes: str, narrow: bool = False, cost: float = 1.0, rows_a_token: int = 100) -> Admission:
+def scoped(
+    *scopes: str, narrow: bool = False, cost: float = 1.0, rows_a_token: int = 100, own_query: bool = False
+) -> Admission:
     """The dependency for these scopes."""
-    return Admission(scopes, narrow=narrow, cost=cost, rows_a_token=rows_a_token)
+    return Admission(scopes, narrow=narrow, cost=cost, rows_a_token=rows_a_token, own_query=own_query)
 
 
 class Noting:

@@ -14,11 +14,11 @@ from pipeline_platform.gateway.access import EdgeOf, scoped
 from pipeline_platform.gateway.cursor import Cursor, decode_cursor, encode_cursor, question_of
 from pipeline_platform.gateway.moments import parse_moment
 from pipeline_platform.gateway.openapi import MOST_VALUES, PROBLEMS, WHERE
-from pipeline_platform.gateway.problems import ProblemError, shown
+from pipeline_platform.gateway.parameters import Truth, WholeNumber, bad_parameter, parameters_of
 from pipeline_platform.gateway.tables import ARROW, as_arrow, as_csv, as_json
 from pipeline_platform.warehouse.queries import AggregateQuery, read_aggregates
 
-_READ = scoped("read", rows_a_token=1000)
+_READ = scoped("read", rows_a_token=1000, own_query=True)
 router = APIRouter(prefix="/v1", tags=["aggregates"], dependencies=[Depends(_READ)], responses=PROBLEMS)
 
 _OWN = ("window", "from", "to", "format", "spreadsheet", "limit", "cursor")
@@ -50,9 +50,9 @@ def read_stream_aggregates(
     end: Annotated[str | None, Query(alias="to", description="Likewise; not included. Default: now.")] = None,
     form: Annotated[Literal["json", "csv", "arrow"], Query(alias="format")] = "json",
     spreadsheet: Annotated[
-        bool, Query(description="In CSV, put an apostrophe before texts that a spreadsheet would take for formulas.")
+        Truth, Query(description="In CSV, put an apostrophe before texts that a spreadsheet would take for formulas.")
     ] = False,
-    limit: Annotated[int, Query(ge=1, le=10_000, description="Rows a page.")] = 1000,
+    limit: Annotated[WholeNumber, Query(ge=1, le=10_000, description="Rows a page.")] = 1000,
     cursor: Annotated[str | None, Query(description="`next_cursor` (or X-Next-Cursor) of the page before.")] = None,
 ) -> Response:
     """Ordered by window_start and dimensions. `where.` and a dimension's name is a parameter too, once or several
@@ -83,19 +83,15 @@ def read_stream_aggregates(
 
 def _filters(request: Request, spec: StreamSpec) -> dict[str, list[str]]:
     filters: dict[str, list[str]] = {}
-    for name, value in request.query_params.multi_items():
-        dimension = name.removeprefix(WHERE)
-        if dimension != name and dimension in spec.dimensions:
-            filters.setdefault(dimension, []).append(value)
-        elif name not in _OWN:
-            known = ", ".join([*_OWN, *(WHERE + each for each in spec.dimensions)])
-            raise _bad(name, f"There is no parameter {shown(name)!r}; there are {known}.")
+    for name, value in parameters_of(request.scope["query_string"], _OWN, [WHERE + each for each in spec.dimensions]):
+        if name not in _OWN:
+            filters.setdefault(name.removeprefix(WHERE), []).append(value)
     for dimension, values in filters.items():
         name = WHERE + dimension
         if len(values) > MOST_VALUES:
-            raise _bad(name, f"{name} may be given at most {MOST_VALUES} times.")
+            raise bad_parameter(name, f"{name} may be given at most {MOST_VALUES} times.")
         if any("\0" in value for value in values):
-            raise _bad(name, f"{name} holds a NUL character.")
+            raise bad_parameter(name, f"{name} holds a NUL character.")
     return filters
 
 
@@ -108,7 +104,7 @@ def _range(start: str | None, end: str | None, cursor: Cursor | None) -> tuple[d
     else:
         low = max(high - timedelta(hours=1), to_datetime(0))
     if low >= high:
-        raise _bad("from", "`from` has to be before `to`.")
+        raise bad_parameter("from", "`from` has to be before `to`.")
     return low, high
 
 
@@ -116,8 +112,4 @@ def _moment(name: str, text: str) -> datetime:
     try:
         return parse_moment(text)
     except ValueError as error:
-        raise _bad(name, f"{name} {error}") from None
-
-
-def _bad(name: str, detail: str) -> ProblemError:
-    return ProblemError("bad-parameter", detail, parameter=shown(name))
+        raise bad_parameter(name, f"{name}: {error}") from None

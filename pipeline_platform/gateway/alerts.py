@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from pipeline_platform.gateway.access import EdgeOf, Note, scoped
 from pipeline_platform.gateway.openapi import PROBLEMS
+from pipeline_platform.gateway.parameters import WholeNumber
 from pipeline_platform.gateway.problems import ProblemError
 from pipeline_platform.gateway.questions import as_made
 from pipeline_platform.queue.keys import Key
@@ -68,7 +69,7 @@ def read_alerts(
     kind: Annotated[
         str | None, Query(max_length=60, pattern="^[a-z0-9_]+$", description="Such as breaker_open.")
     ] = None,
-    limit: Annotated[int, Query(ge=1, le=1000, description="Alerts a page.")] = 100,
+    limit: Annotated[WholeNumber, Query(ge=1, le=1000, description="Alerts a page.")] = 100,
     cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
 ) -> Response:
     """The newest first."""

@@ -13,6 +13,7 @@ from pipeline_platform.gateway.asset_documents import AssetDocument, AssetList, 
 from pipeline_platform.gateway.bodies import SmallBodies
 from pipeline_platform.gateway.moments import Moment
 from pipeline_platform.gateway.openapi import BODY_PROBLEMS, NOTHING_TO_REPLAY, PROBLEMS
+from pipeline_platform.gateway.parameters import WholeNumber
 from pipeline_platform.gateway.questions import (
     LAST_ID,
     Question,
@@ -45,7 +46,7 @@ class AssetQuestion(Question):
     job: Word | None = Field(None, description="The Dagster job.")
     run_id: Word | None = Field(None, description="A Dagster run of any attempt.")
     receipt: Word | None = Field(None, description="The batch of this request, and the replays of its dead letters.")
-    replay: int | None = Field(None, ge=1, le=LAST_ID, description="The batches of this replay.")
+    replay: WholeNumber | None = Field(None, ge=1, le=LAST_ID, description="The batches of this replay.")
     since: Moment | None = Field(None, description="Planned then or later: RFC 3339 with offset, or epoch ms.")
     until: Moment | None = Field(None, description="Planned before.")
     text: Word | None = Field(None, description="Somewhere in the error's class or message, whatever the case.")

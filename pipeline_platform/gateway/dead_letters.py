@@ -12,7 +12,7 @@ import anyio
 from fastapi import APIRouter, Depends, Query, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from starlette.types import Receive, Scope, Send
 
 from pipeline_platform.core.rejections import Reason
@@ -20,6 +20,7 @@ from pipeline_platform.gateway.access import EdgeOf, Note, scoped
 from pipeline_platform.gateway.edge import Edge
 from pipeline_platform.gateway.moments import Moment
 from pipeline_platform.gateway.openapi import PROBLEMS
+from pipeline_platform.gateway.parameters import WholeNumber
 from pipeline_platform.gateway.problems import ProblemError
 from pipeline_platform.gateway.questions import (
     LAST_ID,
@@ -49,14 +50,12 @@ LetterState = Literal["open", "replaying", "replayed", "discarded"]
 class LetterParts(BaseModel):
     """Which dead letters; a parameter that may be given several times means any of its values."""
 
-    model_config = ConfigDict(extra="forbid")
-
     stream: Words = Field([], description="Its stream; several times for several.")
     reason: list[Reason] = Field([], max_length=20, description="Why it was refused; several times for several.")
     state: list[LetterState] = Field([], max_length=4, description="Several times for several. Default: all.")
     field: Words = Field([], description="The field that is to blame; several times for several.")
     receipt: ReceiptWord | None = Field(None, description="The receipt of the request it came in.")
-    batch: int | None = Field(None, ge=1, le=LAST_ID, description="The batch that refused it first.")
+    batch: WholeNumber | None = Field(None, ge=1, le=LAST_ID, description="The batch that refused it first.")
     since: Moment | None = Field(None, description="Last refused then or later: RFC 3339 with offset, or epoch ms.")
     until: Moment | None = Field(None, description="Last refused before.")
     text: Word | None = Field(None, description="Somewhere in payload or message, whatever the case.")

@@ -9,18 +9,18 @@ import asyncio
 import hashlib
 import re
 from dataclasses import dataclass
-from urllib.parse import parse_qsl
 
 import orjson
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipeline_platform.core.entries import Receipt, TaggedReceipt
-from pipeline_platform.core.numbers import float_in
+from pipeline_platform.core.numbers import as_json, float_in
 from pipeline_platform.gateway.admission import admit, headers_by_name
 from pipeline_platform.gateway.body import DisconnectedError, canonical_events, read_body, way_to_read
 from pipeline_platform.gateway.contract import require_contract
 from pipeline_platform.gateway.edge import Edge
-from pipeline_platform.gateway.problems import ProblemError, problem_of, problem_response, shown
+from pipeline_platform.gateway.parameters import bad_parameter, parameters_of, truth_in
+from pipeline_platform.gateway.problems import ProblemError, problem_of, problem_response
 from pipeline_platform.gateway.rates import Allowance
 from pipeline_platform.gateway.receipts import receipt_links
 from pipeline_platform.queue.keys import Key
@@ -30,7 +30,6 @@ INGEST = ("ingest",)
 INGEST_PATH = "/v1/streams/{stream}/events"
 _PATH = re.compile(r"/v1/streams/([^/]+)/events")
 _IDEMPOTENCY_KEY = re.compile(rb"[\x20-\x7e]{1,200}\Z")
-_TRUE = {"true": True, "1": True, "false": False, "0": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,27 +135,20 @@ class IngestEndpoint:
 
     def _options(self, query: bytes) -> _Options:
         strict, wait = False, 0.0
-        for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=None):
-            if name == "strict":
-                if value.lower() not in _TRUE:
-                    raise ProblemError("bad-parameter", "strict is true or false.", parameter="strict")
-                strict = _TRUE[value.lower()]
-            elif name == "wait":
-                wait = self._wait(value)
-            else:
-                detail = f"There is no parameter {shown(name)!r} here; there are strict and wait."
-                raise ProblemError("bad-parameter", detail, parameter=shown(name))
+        for name, value in parameters_of(query, ("strict", "wait")):
+            try:
+                if name == "strict":
+                    strict = truth_in(value)
+                else:
+                    wait = self._wait(value)
+            except ValueError as error:
+                raise bad_parameter(name, f"{name} {error}.") from None
         return _Options(strict, wait)
 
     def _wait(self, value: str) -> float:
-        longest = self._edge.wait_max_seconds
-        try:
-            wait = float_in(value)
-        except ValueError:
-            wait = -1.0
-        if not wait >= 0:
-            raise ProblemError("bad-parameter", "wait is a number of seconds.", parameter="wait")
-        return min(wait, longest)
+        if as_json(value) is None or (wait := float_in(value)) < 0:
+            raise ValueError("should be a number of seconds, 0 or more")
+        return min(wait, self._edge.wait_max_seconds)
 
 
 def _entry(stream: str, key: Key, count: int, data: bytes, idempotency: bytes | None) -> NewEntry:

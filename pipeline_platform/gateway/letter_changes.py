@@ -30,7 +30,7 @@ from pipeline_platform.warehouse.replays import Replay, begin, discard
 router = APIRouter(prefix="/v1", tags=["dead letters"], responses=PROBLEMS, route_class=SmallBodies)
 _EXAMPLES = 20  # of a preview, over all outcomes
 
-Ids = Annotated[list[Annotated[int, Field(ge=1, le=LAST_ID)]], Field(min_length=1, max_length=MOST_IDS)]
+Ids = Annotated[list[Annotated[int, Field(ge=1, le=LAST_ID, strict=True)]], Field(min_length=1, max_length=MOST_IDS)]
 
 
 class LetterFilterDocument(BaseModel):
@@ -43,7 +43,7 @@ class LetterFilterDocument(BaseModel):
     states: list[LetterState] = Field([], max_length=4, description='["open"] alone means all that are open.')
     fields: Words = Field([], description="The fields that are to blame.")
     receipt: ReceiptWord | None = None
-    batch_id: int | None = Field(None, ge=1, le=LAST_ID, description="The batch that refused them first.")
+    batch_id: int | None = Field(None, ge=1, le=LAST_ID, strict=True, description="The batch that refused them first.")
     since: Moment | None = Field(None, description="Last refused then or later: RFC 3339 with offset, or epoch ms.")
     until: Moment | None = Field(None, description="Last refused before.")
     text: Word | None = Field(None, description="Somewhere in payload or message, whatever the case.")
@@ -64,7 +64,9 @@ class DiscardRequest(BaseModel):
     ids: Ids | None = Field(None, description="Their numbers; either this or `filter`.")
     note: str | None = Field(None, max_length=1000, description="Kept in the audit.")
     dry_run: bool | None = Field(
-        None, description="true: only say what would happen. Default: true where more than one letter matches."
+        None,
+        strict=True,
+        description="true: only say what would happen. Default: true where more than one letter matches.",
     )
 
     @model_validator(mode="after")

@@ -32,7 +32,7 @@ def parse_moment(text: object) -> datetime:
         if moment.year < 1970:
             raise ValueError
     except (ValueError, OverflowError):
-        raise ValueError("has to be an RFC 3339 time with an offset since 1970, or epoch milliseconds.") from None
+        raise ValueError("should be an RFC 3339 time with an offset since 1970, or epoch milliseconds.") from None
     return moment
 
 

@@ -119,9 +119,10 @@ def _validation(errors: Sequence[Any]) -> ProblemError:
         }
         for error in errors[:20]
     ]
-    first = found[0]
-    where = first["field"] or shown(str(errors[0]["loc"][0]))
-    return ProblemError("bad-parameter", f"{where}: {first['message'].rstrip('.')}.", errors=found)
+    where, message, loc = found[0]["field"] or "The body", found[0]["message"].rstrip("."), errors[0]["loc"]
+    detail = f"{message}." if message[:1].isupper() else f"{where}: {message}."  # on several fields: a whole sentence
+    named: dict[str, Any] = {} if loc[0] == "body" else {"parameter": shown(str(loc[1]))}
+    return ProblemError("bad-parameter", detail, errors=found, **named)
 
 
 def problem_response(error: ProblemError, instance: str) -> Response:

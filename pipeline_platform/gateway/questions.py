@@ -7,17 +7,18 @@ from contextlib import contextmanager
 from typing import Annotated
 
 from fastapi import Path, Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from pipeline_platform.core.entries import TaggedReceipt
 from pipeline_platform.errors import PermanentError
 from pipeline_platform.gateway.credentials import require_stream
 from pipeline_platform.gateway.cursor import decode_place, encode_place, question_of
+from pipeline_platform.gateway.parameters import WholeNumber
 from pipeline_platform.gateway.problems import ProblemError
 from pipeline_platform.queue.keys import Key
 
 LAST_ID = 2**63 - 1
-RowId = Annotated[int, Path(ge=1, le=LAST_ID, description="Its number.")]
+RowId = Annotated[WholeNumber, Path(ge=1, le=LAST_ID, description="Its number.")]
 
 
 def _without_nul(text: str) -> str:
@@ -42,11 +43,9 @@ Words = Annotated[list[Word], Field(max_length=100)]
 
 
 class Question(BaseModel):
-    """The parameters of a list; others are refused, lest a misspelt filter finds everything."""
+    """The parameters of a list. Others are refused before, lest a misspelt filter finds everything."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    limit: int = Field(100, ge=1, le=1000, description="Rows a page.")
+    limit: WholeNumber = Field(100, ge=1, le=1000, description="Rows a page.")
     cursor: str | None = Field(None, description="`next_cursor` of the page before.")
 
     def place(self) -> int | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from pipeline_platform.errors import SettingError
@@ -37,6 +39,50 @@ def test_blanks_around_a_value_are_not_of_it(monkeypatch: pytest.MonkeyPatch, ar
     monkeypatch.setenv("PIPELINE_PORT", around.format("8001"))
     settings = Settings.load()
     assert (settings.redis_url, settings.port) == ("redis://queue:6379/0", 8001)
+
+
+NUMBERS = {
+    field: f"PIPELINE_{field.upper()}"
+    for field, info in Settings.model_fields.items()
+    if {info.annotation, *get_args(info.annotation)} & {int, float}
+}
+
+
+@pytest.mark.parametrize(
+    "value", ["1_0", "1_000.5", "\u0661\u0660", "inf", "nan", "-Infinity", "1e400", "0x10", "1,5", "1 0"]
+)
+def test_every_number_has_the_one_reader(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    assert {"wait_max_seconds", "port", "keep_open_letters_days"} <= set(NUMBERS)
+    for variable in NUMBERS.values():
+        with monkeypatch.context() as one:
+            one.setenv(variable, value)
+            with pytest.raises(
+                SettingError, match=rf"^{variable} is not usable: .* is not a ((finite|whole) )?number\.$"
+            ):
+                Settings.load()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "read"),
+    [
+        ("PIPELINE_WAIT_MAX_SECONDS", "1e1", 10.0),
+        ("PIPELINE_KEEP_OPEN_LETTERS_DAYS", "+7.50", 7.5),
+        ("PIPELINE_WORKERS", "3.0", 3),
+        ("PIPELINE_SENSOR_INTERVAL", "-1", -1),
+        ("PIPELINE_PORT", "008000", 8000),
+    ],
+)
+def test_a_number_may_be_written_in_any_way(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, read: float
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert getattr(Settings.load(), variable.removeprefix("PIPELINE_").lower()) == read
+
+
+def test_a_whole_number_has_no_fraction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIPELINE_WORKERS", "2.5")
+    with pytest.raises(SettingError, match=r"^PIPELINE_WORKERS is not usable: '2.5' is not a whole number\.$"):
+        Settings.load()
 
 
 @pytest.mark.parametrize(

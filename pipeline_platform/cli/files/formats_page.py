@@ -75,9 +75,9 @@ Everything between, and 0, is stored exactly as that float. Bring what lies outs
 TEXTS = """
 ## Numbers as text
 
-In CSV, in the expressions of an edit (`float(...)`, `int(...)`), in parameters of a URL and in `Retry-After`, one
-reader reads numbers, digit by digit: the gateway sees what is on the right. What it does not read is no number: in a
-measure of CSV it stays text, and the event is rejected as `bad_type`.
+In CSV, in the expressions of an edit (`float(...)`, `int(...)`), in parameters of a URL, in settings and in
+`Retry-After`, one reader reads numbers, digit by digit: the gateway sees what is on the right. What it does not read is
+no number: in a measure of CSV it stays text, and the event is rejected as `bad_type`.
 
 | Text | Number |
 |---|---|

@@ -122,6 +122,21 @@ def test_values_are_printed_as_postgresql_writes_them(servers: Stack) -> None:
     assert '"a":  1e400' in printed.out
 
 
+def test_csv_is_what_postgresql_makes_of_it(servers: Stack) -> None:
+    """To the byte; so null and an empty text are two things, and `\\copy` reads both back."""
+    query = """
+        select null as "a b", '' as "c,d", ' ' as "e""f", '"' as g, E'\\n' as h, E'x\\ry' as i, ',' as j, 1 as k,
+            E'x\\ty' as l, '""' as m, 'ü' as n, '{}'::text[] as o, null::int as p
+        union all select '', null, null, '', null, 'a b', null, null, null, null, null, null, 2"""
+    for asked in (query, "select null as x union all select ''", "select '' as x where false"):
+        with (
+            psycopg.connect(servers.where.warehouse_url) as connection,
+            connection.cursor().copy(f"copy ({asked}) to stdout (format csv, header)".encode()) as copy,
+        ):
+            expected = b"".join(bytes(part) for part in copy).decode()
+        assert ask(servers, asked, "--csv").out == expected
+
+
 def test_numbers_stand_to_the_right_and_are_no_formulas(servers: Stack) -> None:
     query = "select -1 as n, '-1' as text, array[-1] as list union all select 100, '+x', '{}' order by 1"
     assert ask(servers, query, "--csv", "--spreadsheet").out.splitlines()[1:] == ["-1,'-1,{-1}", "100,'+x,{}"]

@@ -120,7 +120,7 @@ def test_pages_show_each_row_once_while_new_ones_come(client: Client, pipeline: 
 @pytest.mark.parametrize(
     ("query", "says"),
     [
-        ("sate=failing", "sate: no such field; see /docs"),
+        ("sate=failing", "There is no parameter 'sate' here"),
         ("state=wrong", "state"),
         ("receipt=x", "There never was a receipt"),
         ("since=yesterday", "since"),
