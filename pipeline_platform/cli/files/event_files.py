@@ -44,7 +44,6 @@ SUFFIXES = {
     ".ndjson": Format.NDJSON,
     ".jsonl": Format.NDJSON,
     ".json": Format.NDJSON,
-    ".rejected": Format.NDJSON,
     ".csv": Format.CSV,
     ".parquet": Format.PARQUET,
     ".pq": Format.PARQUET,
@@ -83,6 +82,11 @@ class EventFile:
         refuse_other_suffix(path)
         compression = path.suffix.lower() if path.suffix.lower() in READ else ""
         suffix = (path.with_suffix("") if compression else path).suffix.lower()
+        if suffix == ".rejected":
+            raise SettingError(
+                f"{name} lists what --skip-bad left out, with why, and is no file to send; mend what `jq -r .data` "
+                "takes from it in a file of its own (of CSV with the header), and send that."
+            )
         found = given or SUFFIXES.get(suffix)
         if found is None:
             raise SettingError(f"The name of {name} does not say its format; pass --format ndjson, csv or parquet.")

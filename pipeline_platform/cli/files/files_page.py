@@ -68,8 +68,14 @@ cells are empty.
 A row is refused alone, by its line, for: another number of fields than the header, a quote that is opened and not
 closed, text behind a quote that is closed, a field of more than {field:,} characters, bytes that are no UTF-8, a
 number like 1.5 where `--decimal-comma` says 1,5, a line of more than {line} MiB, and a value that [formats](formats.md)
-refuses. Without `--skip-bad` the upload ends there. With it the row is left out and written to `FILE.rejected` as the
-file has it; of what cannot be read again, to `STREAM-RUN.rejected` in the current folder.
+refuses. Without `--skip-bad` the upload ends there. With it the row is left out and written to `FILE.rejected`; of what
+cannot be read again, to `STREAM-RUN.rejected` in the current folder.
+
+Such a file is NDJSON, a row a line: `{{"line": 7, "problem": "2 fields, the header has 3", "data": "a,m"}}`, or `"row"`
+of Parquet and `"event"` of an array of JSON. It is to be read: `ingest` refuses it. `data` is a row of text as the file
+has it, and of a row that could be read the event as it was refused. Of Parquet it shows the row, the refused values as
+text, since JSON has no room for them: mend those at their source. Bytes that are no UTF-8 are in `base64` instead.
+`jq -r .data FILE.rejected` takes the rows out, to be mended and sent as a file of their own, of CSV with the header.
 
 A line or an event that is larger than the gateway takes is refused alone, too: a batch that is too large is sent as
 two, until a single row is to blame.

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO
 
 from pipeline_platform.cli.files.event_files import EventFile, OpenedFile
 from pipeline_platform.cli.gateway_client import GatewayClient
@@ -19,6 +17,7 @@ from pipeline_platform.cli.ingest.batches import Target
 from pipeline_platform.cli.ingest.journal import Journal, journal_path
 from pipeline_platform.cli.ingest.progress import Meter
 from pipeline_platform.cli.ingest.reject_limit import RejectLimit
+from pipeline_platform.cli.ingest.rejected_rows import rejected_rows
 from pipeline_platform.cli.ingest.stream_contract import ask_contract
 from pipeline_platform.cli.ingest.uploads import Sent, Upload
 from pipeline_platform.cli.options import connections
@@ -103,7 +102,7 @@ def send_file(
                 stopped=gateway.stopped,
                 progress=gateway.meter.advance,
                 limit=limit,
-                rejected=stack.enter_context(_rejected(source, target, journal)),
+                rejected=stack.enter_context(rejected_rows(source, target, journal)),
             )
             sent = upload.run(opened.rows())
             if not target.strict and (said := limit.summary()):
@@ -153,37 +152,3 @@ def _so_far(source: EventFile, target: Target, journal: Journal, *, asked: bool,
     when = "when that is mended, " if mend else ""
     unanswered = f"{unsure:,} rows may have arrived without an answer; the" if unsure else "The"
     return f"{done}; {when}{again}. {unanswered} rest was not sent."
-
-
-def rejected_path(source: EventFile, target: Target) -> Path:
-    """Where --skip-bad writes what is left out: a file of each run's own where the input cannot be read again."""
-    if source.path is not None and source.kept:
-        place = Path(source.identity) if source.path.parts[:2] in (("/", "dev"), ("/", "proc")) else source.path
-        return place.with_name(f"{place.name}.rejected")
-    return Path(f"{target.stream}-{re.sub(r'[^A-Za-z0-9.-]', '_', target.run_id)[:64]}.rejected")
-
-
-@contextlib.contextmanager
-def _rejected(source: EventFile, target: Target, journal: Journal) -> Iterator[Callable[[], IO[bytes]]]:
-    """Opens FILE.rejected when there is something to write, as long as it was when the journal was written."""
-    opened: list[IO[bytes]] = []
-    path = rejected_path(source, target)
-
-    def file() -> IO[bytes]:
-        if not opened:
-            try:
-                again = bool(journal.rejected_bytes) and path.exists()
-                opened.append(path.open("r+b" if again else "wb"))
-                if again:
-                    opened[0].seek(min(journal.rejected_bytes, path.stat().st_size))
-                    opened[0].truncate()
-            except OSError as error:
-                raise SettingError(f"{path} cannot be written: {error.strerror}.") from None
-        return opened[0]
-
-    try:
-        yield file
-    finally:
-        for each in opened:
-            with contextlib.suppress(OSError):  # what could not be written has been said
-                each.close()

@@ -16,6 +16,7 @@ from pipeline_platform.cli.gateway_client import GatewayClient
 from pipeline_platform.cli.ingest.batches import Batch, Target, TooLargeError, send_batch
 from pipeline_platform.cli.ingest.journal import Journal, Segment
 from pipeline_platform.cli.ingest.reject_limit import RejectLimit
+from pipeline_platform.cli.ingest.rejected_rows import record
 from pipeline_platform.errors import PermanentError, PlatformError, SettingError
 
 BATCH_BYTES = 4 * 2**20  # half of what the gateway takes by default
@@ -213,7 +214,7 @@ class Upload:
         if batch.dropped and self._rejected:
             file = self._rejected()
             try:
-                file.write(b"".join(row.data + b"\n" for row in batch.dropped))
+                file.write(b"".join(map(record, sorted(batch.dropped))))
                 file.flush()
             except OSError as error:
                 raise SettingError(f"The rows left out cannot be written to {file.name} ({error.strerror}).") from None

@@ -251,7 +251,8 @@ def test_a_bad_line_is_named_by_its_place_in_the_file(stack: Stack, tmp_path: Pa
     done = run(*arguments, "--skip-bad")
     assert (done.document["events"], done.document["skipped"]) == (20, 1)
     assert done.document["rejected_file"] == f"{file}.rejected"
-    assert Path(f"{file}.rejected").read_text() == bad + "\n"
+    left = json.loads(Path(f"{file}.rejected").read_text())
+    assert (left["line"], left["data"]) == (29, bad)
     assert stack.values() == [float(n) for n in range(30)]
 
 
