@@ -108,6 +108,10 @@ on. What could be read before a damage has been sent. The same command passes ov
 again, with the same `Idempotency-Key`, what may have arrived: nothing is doubled. How far it came is in `ingest/` of
 the state folder.
 
+A file is known by its path. What is added to it is sent by the same command, and nothing else of it. A file of the same
+name with other content is refused until `--run-id NAME` says that it is new. A renamed, copied, or compressed file is a
+new file, and all of its rows are new events.
+
 Standard input, a named pipe, a process substitution and a device cannot be read again, so nothing is kept of them:
 what comes from them the next time is something else. `--run-id NAME` says that it is the same: then sending it again
 within a day doubles nothing.

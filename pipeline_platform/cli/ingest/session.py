@@ -19,7 +19,7 @@ from pipeline_platform.cli.ingest.progress import Meter
 from pipeline_platform.cli.ingest.reject_limit import RejectLimit
 from pipeline_platform.cli.ingest.rejected_rows import rejected_rows
 from pipeline_platform.cli.ingest.stream_contract import ask_contract
-from pipeline_platform.cli.ingest.uploads import Sent, Upload
+from pipeline_platform.cli.ingest.uploads import ChangedError, Sent, Upload
 from pipeline_platform.cli.options import connections
 from pipeline_platform.errors import PermanentError, PlatformError, SettingError, TransientError
 from pipeline_platform.queue.keys import token_id
@@ -74,7 +74,8 @@ def open_journal(settings: Settings, source: EventFile, target: Target, gateway:
     if any(segment.state == "sent" for segment in journal.segments) and journal.key_id not in ("", key_id):
         raise SettingError(
             f"The interrupted run used the API key {journal.key_id} and its last requests may have arrived: go on with "
-            "that key, since the gateway knows a repeated request by its key."
+            "that key, since the gateway knows a repeated request by its key. If it is gone, look at what the "
+            "warehouse has, then pass --restart or --run-id."
         )
     journal.key_id = key_id
     return journal
@@ -110,6 +111,9 @@ def send_file(
             return sent
         except (PlatformError, KeyboardInterrupt) as error:
             stack.close()
+            if isinstance(error, ChangedError):
+                rest = "The rest was not sent." if upload is not None and upload.asked else "Nothing was sent."
+                raise PermanentError(f"{error} {rest}") from None
             asked, passing = upload is not None and upload.asked, not isinstance(error, PermanentError)
             said = _so_far(source, target, journal, asked=asked, mend=not passing)
             if isinstance(error, KeyboardInterrupt):

@@ -236,6 +236,24 @@ def test_what_a_pipe_leaves_out_is_kept_for_each_run(
     assert f"they are in {tmp_path}/x.ndjson.rejected" in done.out
 
 
+def test_what_became_another_file_goes_on_as_the_message_says(stack: Stack, network: Network, tmp_path: Path) -> None:
+    # Given a file of which some rows were acknowledged, and then a row is bad
+    rows = [line(n) for n in range(20)]
+    file = tmp_path / "x.ndjson"
+    file.write_bytes(b"".join([*rows[:12], b"{bad\n", *rows[12:]]))
+    arguments = ("ingest", "telemetry", file, "--state-dir", stack.folder, "--url", network.url, "--batch-size", 4)
+    assert "x.ndjson, line 13: " in run(*arguments, "--concurrency", 1).error
+    # When its beginning is changed, I expect it to say so
+    file.write_bytes(b"".join([line(99), *rows[1:]]))
+    error = run(*arguments).error
+    assert "its first 12 rows, which were acknowledged, are not what they were. Make them so again" in error
+    assert error.endswith("pass --run-id NAME to send all of it as new events. Nothing was sent.")
+    # And to go on when only the bad row is taken out
+    file.write_bytes(b"".join(rows))
+    assert run(*arguments).code == 0
+    assert stack.values() == [float(n) for n in range(20)]
+
+
 class TestWhateverEndsIt:
     """The message says what was acknowledged, what was not, and how to go on."""
 
