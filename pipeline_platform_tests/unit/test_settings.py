@@ -49,6 +49,13 @@ def test_blanks_around_a_value_are_not_of_it(monkeypatch: pytest.MonkeyPatch, ar
         ("PIPELINE_PRICES_START", "1970-01-01"),
         ("PIPELINE_OIDC_ROLES", "admins"),
         ("PIPELINE_EMBEDDED", "perhaps"),
+        ("PIPELINE_GATEWAY_URL", "nonsense"),
+        ("PIPELINE_GATEWAY_URL", "127.0.0.1:8000"),
+        ("PIPELINE_GATEWAY_URL", "ftp://gateway"),
+        ("PIPELINE_DAGSTER_URL", "http://"),
+        ("PIPELINE_DAGSTER_URL", "http://host:port"),
+        ("PIPELINE_DEMO_PRICES_URL", "http://[::1"),
+        ("PIPELINE_OIDC_ISSUER", "login.example.com"),
     ],
 )
 def test_an_error_names_the_variable_whole(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
