@@ -200,7 +200,7 @@ def test_what_an_encoding_does_not_have_is_its_rows_fault(tmp_path: Path) -> Non
     assert [row.problem for row in rows_of(tmp_path / "y.csv", encoding="utf-16")] == ["", "source: not valid UTF-8"]
 
 
-@pytest.mark.parametrize("encoding", ["zip", "rot13", "no-such", "undefined", "idna", "punycode", "utf\0"])
+@pytest.mark.parametrize("encoding", ["zip", "rot13", "no-such", "undefined", "idna", "punycode", "base64", "utf\0"])
 def test_an_encoding_is_one_of_text(encoding: str) -> None:
     with pytest.raises(SettingError, match="There is no encoding"):
         require_encoding(encoding)
@@ -311,3 +311,36 @@ def test_what_a_schema_says_before_its_rows_is_one_sentence(
 def test_an_option_of_another_format_is_refused(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
     (tmp_path / name).write_bytes(LINES)
     refusal(tmp_path / name, **options)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (PLAIN.encode(), "is CSV and not Parquet; pass --format csv."),
+        (("\ufeff" + SEMICOLONS).encode(), "is CSV and not Parquet; pass --format csv."),
+        (LINES, "is JSON and not Parquet; pass --format ndjson."),
+        (b" [1]", "is JSON and not Parquet; pass --format ndjson."),
+        (b"ARROW1\0\0rest", "is Feather (Arrow) and not Parquet; write it as Parquet."),
+        (b"", "is not a Parquet file that can be read: Parquet file size is 0 bytes."),
+        (b"PAR1rest", "is not a Parquet file that can be read: "),
+        (b"anything else", "is not a Parquet file that can be read: "),
+    ],
+)
+def test_what_is_called_parquet_and_is_not(tmp_path: Path, content: bytes, sentence: str) -> None:
+    for name, data in (("x.parquet", content), ("x.parquet.gz", gzip.compress(content))):
+        (tmp_path / name).write_bytes(data)
+        said = refusal(tmp_path / name)
+        assert sentence in said
+        assert not said.endswith("..")
+
+
+@pytest.mark.parametrize(("name", "options"), [("x.tsv", {}), ("x.TSV", {}), ("x.tsv", {"delimiter": ";"})])
+def test_tsv_has_tabs_unless_its_owner_says_otherwise(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
+    (tmp_path / name).write_text(PLAIN.replace(",", options.get("delimiter", "\t")))
+    assert values_of(tmp_path / name, **options) == [1, 2.5]
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_a_name_that_is_empty(name: str) -> None:
+    with pytest.raises(SettingError, match="The name of the file is empty"):
+        EventFile.of(name, None)

@@ -35,9 +35,9 @@ nothing is sent. What is wrong with a row is that row's fault, and the rest is r
 """
 
 PACKED = """
-Behind those endings may stand {read}: gzip and zstd are told by their first bytes, from standard input too.
-A file may have any number of gzip members and zstd frames, empty and skippable ones among them. Other compressions are
-named:
+The columns of a `.tsv` are separated by tabs. Behind those endings may stand {read}: gzip and zstd are told by their
+first bytes, from standard input too. A file may have any number of gzip members and zstd frames, empty and skippable
+ones among them. Other compressions are named:
 
 | A name that ends in | or the first bytes of | What makes it readable |
 |---|---|---|
