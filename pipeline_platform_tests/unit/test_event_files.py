@@ -82,8 +82,11 @@ def refusal(path: Path, **options: Any) -> str:
         ("source,metric\na,m\n", "lacks what every event of telemetry has to have: value"),
         ("ts,event_id,Value\n,,1\n", "has to have: source, metric, value (there is 'Value')"),
         ("source,metric,,value\na,m,x,1\n", "column 3 has no name; give it one, or take it out"),
-        (",source,metric,value\n0,a,m,1\n", "column 1 has no name (pandas' index: write the file with index=False)"),
-        ("Unnamed: 0,source,metric,value\n0,a,m,1\n", "has 'Unnamed: 0' (pandas' index"),
+        (
+            ",source,metric,value\n0,a,m,1\n",
+            "column 1 has no name (perhaps pandas' index: write the file with index=False)",
+        ),
+        ("Unnamed: 0,source,metric,value\n0,a,m,1\n", "has 'Unnamed: 0' (perhaps pandas' index"),
         (
             PLAIN.replace("value", "value,comment").replace("1", "1,x"),
             "has 'comment', which telemetry does not declare",

@@ -16,6 +16,7 @@ _COMMA_NUMBER = re.compile(r"[+-]?[0-9][0-9.]*,[0-9]+\Z")
 _THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?\Z")
 _PANDAS = re.compile(r"(__index_level_[0-9]+__|Unnamed: [0-9]+|level_[0-9]+|index)\Z")
 _INDEX = " (pandas' index: write the file with index=False)"
+_PERHAPS = _INDEX.replace("(", "(perhaps ")
 _SHOWN = 200
 
 
@@ -30,7 +31,7 @@ def ask_columns(columns: Sequence[str], spec: StreamSpec, name: str) -> None:
     """Raises PermanentError when no event made of these columns could be one of the stream."""
     if not all(columns) and spec.fields.intersection(columns):
         nameless = [number for number, column in enumerate(columns, 1) if not column]
-        index = _INDEX if nameless[0] == 1 else ""
+        index = _PERHAPS if nameless[0] == 1 else ""
         raise PermanentError(f"{name}: column {nameless[0]} has no name{index}; give it one, or take it out.")
     twice = sorted({column for column in columns if column and list(columns).count(column) > 1})
     if twice:
@@ -45,7 +46,7 @@ def ask_columns(columns: Sequence[str], spec: StreamSpec, name: str) -> None:
         raise PermanentError(f"{name} lacks what every event of {spec.name} has to have: {names}; {_wanted(spec)}.")
     others = [column for column in columns if column not in spec.fields]
     if others and spec.policies.unknown_fields == "reject":
-        index = _INDEX if _PANDAS.match(others[0]) else ""
+        index = (_INDEX if others[0].startswith("__") else _PERHAPS) if _PANDAS.match(others[0]) else ""
         raise PermanentError(
             f"{name} has {_cut(', '.join(map(repr, others)))}{index}, which {spec.name} does not declare and so "
             f"refuses; leave that out of the file: {_wanted(spec)}."

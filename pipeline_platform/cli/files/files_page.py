@@ -129,7 +129,7 @@ within a day doubles nothing.
 
 | What | Bound |
 |---|---|
-| A line, or an event of JSON | {line} MiB; an array's ends the file beyond four times that. The gateway's bound is [lower](api.md#limits) |
+| A line, or an event of JSON | {line} MiB; beyond 4 times that an array ends. The gateway's is [lower](api.md#limits) |
 | A field of CSV | {field:,} characters |
 | The window of a zstd frame | 128 MiB, what `zstd` makes without `--long` |
 | What a request's body inflates to, at the gateway | {free} MiB, or {ratio} times what was sent; more is a 413 |
