@@ -241,6 +241,18 @@ class Settings(BaseSettings):
             raise ValueError("chaos is for `pipeline-platform up --chaos` with its embedded servers, nowhere else")
         return self
 
+    @field_validator("gateway_url", "dagster_url", "demo_prices_url", "oidc_issuer")
+    @classmethod
+    def _is_url(cls, value: str | None) -> str | None:
+        try:
+            parts = urlsplit(value or "http://unset")
+            whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            whole = False
+        if not whole:
+            raise ValueError(f"{value!r} is not a URL with scheme and host, such as https://pipeline.example.com")
+        return value
+
     @field_validator("oidc_roles", mode="before")
     @classmethod
     def _pairs(cls, value: object) -> object:

@@ -123,9 +123,11 @@ class GatewayClient:
                 return reason
             failures += 1
             backoff = min(BACKOFF_LIMIT, BACKOFF_FIRST * 2.0 ** min(failures - 1, 10)) * random.uniform(0.75, 1.25)
-            wait = max(backoff, pause)
-            if self.clock() - began + wait > self.patience:
-                raise TransientError(f"{self.url} {reason}; gave up after {self.clock() - began:.0f} s.")
+            left = began + self.patience - self.clock()
+            if left <= 0 or pause > left:
+                asks = f", as it asks for {pause:.0f} s more" if pause > left > 0 else ""
+                raise TransientError(f"{self.url} {reason}; gave up after {self.clock() - began:.0f} s{asks}.")
+            wait = min(max(backoff, pause), left)  # the last try is when the patience is at its end
             self.say(f"{reason}; asking again in {wait:.1f} s")
             self.sleep(wait)
 

@@ -35,4 +35,6 @@ class SafeConsole(Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, **options)
+        if self.width < 1:  # COLUMNS=0, as some schedulers have it: nothing at all would be printed
+            self.width = 80
         self.push_render_hook(_Hook())

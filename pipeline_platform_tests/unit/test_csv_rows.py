@@ -49,6 +49,17 @@ def test_rows_of_nothing_but_separators_are_blank(blank: bytes) -> None:
     assert read(HEAD + blank + b"\na,m,1\n" + blank + b"\n" + blank) == ([1], [])
 
 
+@pytest.mark.parametrize("cell", ["x", " y ", "0"])
+def test_a_cell_without_a_name_is_its_rows_fault(cell: str) -> None:
+    lines = ["source,metric,value,,", *["a,m,1,,"] * 200, f"a,m,2,,{cell}", "a,m,3"]
+    good, refused = read("\n".join(lines).encode())
+    assert good == [1] * 200
+    assert refused == [
+        (202, f"column 5 has no name and holds {cell!r}", lines[201].encode()),
+        (203, "3 fields, the header has 5", b"a,m,3"),
+    ]
+
+
 @pytest.mark.parametrize(
     "stray",
     [

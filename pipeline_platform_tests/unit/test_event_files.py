@@ -81,7 +81,23 @@ def refusal(path: Path, **options: Any) -> str:
         ("Source,Metric,Value\na,m,1\n", "has no column of the stream"),
         ("source,metric\na,m\n", "lacks what every event of telemetry has to have: value"),
         ("ts,event_id,Value\n,,1\n", "has to have: source, metric, value (there is 'Value')"),
-        ("source,metric,value,\na,m,1,\n", "the header names a column not at all"),
+        ("source,metric,,value\na,m,x,1\n", "column 3 has no name; give it one, or take it out"),
+        (
+            ",source,metric,value\n0,a,m,1\n",
+            "column 1 has no name (perhaps pandas' index: write the file with index=False)",
+        ),
+        ("Unnamed: 0,source,metric,value\n0,a,m,1\n", "has 'Unnamed: 0' (perhaps pandas' index"),
+        (
+            PLAIN.replace("value", "value,comment").replace("1", "1,x"),
+            "has 'comment', which telemetry does not declare",
+        ),
+        ("source,metric,value,b,c\na,m,1,,\n", "has 'b', 'c', which telemetry does not declare and so refuses; leave"),
+        ("Export of 2026-11-27\n\n" + PLAIN, "its header seems to be line 3, and 'Export of 2026-11-27' stands before"),
+        ("\nMeters;2026;1\n" + SEMICOLONS, "its header seems to be line 3, and 'Meters;2026;1' stands before it"),
+        ("1,2,3\n" + PLAIN, "its header seems to be line 2, and '1,2,3' stands before it; take out the lines before"),
+        ("source, metric, value\na, m, 1\nb, k, 2\n", "every metric begins with a blank, such as ' m', which would"),
+        ("source,metric,value\na ,m,1\nb ,k,2\n", "every source ends with a blank, such as 'a '"),
+        (PLAIN.replace(",", "\t, "), "every source ends with a blank"),
         ("source,metric,value,value\na,m,1,2\n", "the header names a column twice ('value')"),
         ('source,metric,value\na,m,"1,5"\nb,m,"2,5"\n', "decimal commas, such as '1,5'; pass --decimal-comma"),
         ('source,metric,value\na,m,"1.234,56"\nb,m,7\n', "decimal commas, such as '1.234,56'"),
@@ -106,7 +122,11 @@ def test_what_a_csv_says_before_its_rows_is_one_sentence(tmp_path: Path, content
         (SEMICOLONS, {"delimiter": ";"}),
         (PLAIN.replace(",", "\t"), {"delimiter": "\\t"}),
         (PLAIN.replace(",", "\t"), {"delimiter": "tab"}),
-        (PLAIN.replace(",", " | "), {"delimiter": "|"}),
+        (PLAIN.replace(",m,", "|m| ").replace(",", "|"), {"delimiter": "|"}),
+        (PLAIN.replace(",", ", ").replace(", m", ",m"), {}),
+        (PLAIN.replace("\n", ",,\n"), {}),
+        (PLAIN.replace("\n", ", \n").replace("value, ", "value,"), {}),
+        ("source,metric,value\n a,m,1\na,m ,2.5\n", {}),
         (SEMICOLONS.replace("2.5", "2,5"), {"delimiter": ";", "decimal_comma": True}),
         ("sep=,\r\n" + PLAIN, {}),
         ("sep=;\n" + SEMICOLONS, {"delimiter": ";"}),
@@ -183,7 +203,7 @@ def test_what_an_encoding_does_not_have_is_its_rows_fault(tmp_path: Path) -> Non
     assert [row.problem for row in rows_of(tmp_path / "y.csv", encoding="utf-16")] == ["", "source: not valid UTF-8"]
 
 
-@pytest.mark.parametrize("encoding", ["zip", "rot13", "no-such", "undefined", "idna", "punycode", "utf\0"])
+@pytest.mark.parametrize("encoding", ["zip", "rot13", "no-such", "undefined", "idna", "punycode", "base64", "utf\0"])
 def test_an_encoding_is_one_of_text(encoding: str) -> None:
     with pytest.raises(SettingError, match="There is no encoding"):
         require_encoding(encoding)
@@ -272,6 +292,12 @@ def test_what_cannot_be_read_is_named_with_what_to_do(
         ({"source": ["a"], "metric": ["m"]}, "lacks what every event of telemetry has to have: value"),
         ({"source": ["a"], "metric": ["m"], "VALUE": [1.0]}, "value (there is 'VALUE')"),
         ({}, "has no column of the stream telemetry: it has none"),
+        (
+            {"source": ["a"], "metric": ["m"], "value": [1.0], "__index_level_0__": [1]},
+            "has '__index_level_0__' (pandas' index: write the file with index=False), which telemetry does not",
+        ),
+        ({"source": ["a"], "metric": ["m"], "value": [1.0], "x": [1]}, "has 'x', which telemetry does not declare"),
+        ({"source": ["a"], "metric": ["m"], "value": [1.0], "": [1]}, "column 4 has no name"),
     ],
 )
 def test_what_a_schema_says_before_its_rows_is_one_sentence(
@@ -288,3 +314,36 @@ def test_what_a_schema_says_before_its_rows_is_one_sentence(
 def test_an_option_of_another_format_is_refused(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
     (tmp_path / name).write_bytes(LINES)
     refusal(tmp_path / name, **options)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (PLAIN.encode(), "is CSV and not Parquet; pass --format csv."),
+        (("\ufeff" + SEMICOLONS).encode(), "is CSV and not Parquet; pass --format csv."),
+        (LINES, "is JSON and not Parquet; pass --format ndjson."),
+        (b" [1]", "is JSON and not Parquet; pass --format ndjson."),
+        (b"ARROW1\0\0rest", "is Feather (Arrow) and not Parquet; write it as Parquet."),
+        (b"", "is not a Parquet file that can be read: Parquet file size is 0 bytes."),
+        (b"PAR1rest", "is not a Parquet file that can be read: "),
+        (b"anything else", "is not a Parquet file that can be read: "),
+    ],
+)
+def test_what_is_called_parquet_and_is_not(tmp_path: Path, content: bytes, sentence: str) -> None:
+    for name, data in (("x.parquet", content), ("x.parquet.gz", gzip.compress(content))):
+        (tmp_path / name).write_bytes(data)
+        said = refusal(tmp_path / name)
+        assert sentence in said
+        assert not said.endswith("..")
+
+
+@pytest.mark.parametrize(("name", "options"), [("x.tsv", {}), ("x.TSV", {}), ("x.tsv", {"delimiter": ";"})])
+def test_tsv_has_tabs_unless_its_owner_says_otherwise(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
+    (tmp_path / name).write_text(PLAIN.replace(",", options.get("delimiter", "\t")))
+    assert values_of(tmp_path / name, **options) == [1, 2.5]
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_a_name_that_is_empty(name: str) -> None:
+    with pytest.raises(SettingError, match="The name of the file is empty"):
+        EventFile.of(name, None)

@@ -140,8 +140,13 @@ def test_what_is_too_long_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [(row.number, row.data[:2], bool(row.problem)) for row in rows] == [
         *((1, b"1", False), (2, b"xx", True), (3, b"2", False)),
     ]
-    with pytest.raises(PermanentError, match="event 2: it is longer than"):
-        list(json_rows(io.BufferedReader(io.BytesIO(b'[1,"' + b"x" * 5000 + b'"]')), "x"))
+    for body in (b'[1,"%s",3]', b'{"a":\n1}{"a":"%s"}{"a":\n3}', b'{"a":\n1}\n%s\n{"a":\n3}'):
+        rows = list(json_rows(io.BufferedReader(io.BytesIO(body % (b"x" * 1500))), "x"))
+        assert [(row.number, row.unit, bool(row.problem)) for row in rows] == [
+            *((1, "event", False), (2, "event", True), (3, "event", False)),
+        ]
+        with pytest.raises(PermanentError, match="event 2: it is longer than"):
+            list(json_rows(io.BufferedReader(io.BytesIO(body % (b"x" * 9000))), "x"))
 
 
 class Long(io.RawIOBase):

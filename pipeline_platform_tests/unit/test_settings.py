@@ -95,6 +95,13 @@ def test_a_whole_number_has_no_fraction(monkeypatch: pytest.MonkeyPatch) -> None
         ("PIPELINE_PRICES_START", "1970-01-01"),
         ("PIPELINE_OIDC_ROLES", "admins"),
         ("PIPELINE_EMBEDDED", "perhaps"),
+        ("PIPELINE_GATEWAY_URL", "nonsense"),
+        ("PIPELINE_GATEWAY_URL", "127.0.0.1:8000"),
+        ("PIPELINE_GATEWAY_URL", "ftp://gateway"),
+        ("PIPELINE_DAGSTER_URL", "http://"),
+        ("PIPELINE_DAGSTER_URL", "http://host:port"),
+        ("PIPELINE_DEMO_PRICES_URL", "http://[::1"),
+        ("PIPELINE_OIDC_ISSUER", "login.example.com"),
     ],
 )
 def test_an_error_names_the_variable_whole(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import io
 import threading
 from typing import Any, cast
@@ -10,9 +12,9 @@ import pytest
 
 from pipeline_platform.cli.files.event_rows import Row
 from pipeline_platform.cli.gateway_client import Answer, GatewayClient, RefusedError
-from pipeline_platform.cli.ingest.batches import Target
-from pipeline_platform.cli.ingest.journal import Journal
-from pipeline_platform.cli.ingest.uploads import Upload
+from pipeline_platform.cli.ingest.batches import Batch, Target
+from pipeline_platform.cli.ingest.journal import Journal, Segment
+from pipeline_platform.cli.ingest.uploads import ChangedError, Upload
 from pipeline_platform.errors import PermanentError
 
 
@@ -74,3 +76,21 @@ def test_a_row_that_is_too_large_is_named(bad: int) -> None:
     # What was taken is known: the same goes on, with --skip-bad, and doubles nothing.
     upload(gateway, journal, skip_bad=True, batch_size=5).run(rows)
     assert sorted(gateway.taken) == sorted(row.data for row in rows if row.number != bad)
+
+
+def test_a_row_is_not_taken_out_before_others_that_were_sent() -> None:
+    # Given a batch that was refused, and the next one that was acknowledged
+    rows = lines([5] * 8 + [100] + [5] * 10)
+    behind = Batch(0, rows[12:16], "done").segment
+    acknowledged = hashlib.sha256(b"".join(row.data + b"\n" for row in rows[:8])).hexdigest()
+    gateway, kept = Narrow(90), Journal(rows=8, digest=acknowledged, segments=[Segment(4, "free"), behind], events=12)
+    for changed in ([*rows[:8], *rows[9:]], [*rows[:8], rows[0], *rows[8:]], [*rows[:14], rows[0], *rows[15:]]):
+        with pytest.raises(ChangedError, match="rows 13 to 16, which were sent, are not where or what they were"):
+            upload(gateway, dataclasses.replace(kept), skip_bad=True).run(changed)
+    # What the sentence says: the row in its place, mended or left out.
+    gateway = Narrow(90)
+    upload(gateway, dataclasses.replace(kept), skip_bad=True).run(rows)
+    assert sorted(gateway.taken) == sorted(row.data for row in [*rows[9:12], *rows[16:]])
+    gateway, mended = Narrow(90), [*rows[:8], rows[0], *rows[9:]]
+    upload(gateway, dataclasses.replace(kept)).run(mended)
+    assert sorted(gateway.taken) == sorted(row.data for row in [*mended[8:12], *mended[16:]])

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline_platform.cli.files.compressions import beginning
 from pipeline_platform.cli.files.event_rows import Row, csv_row
-from pipeline_platform.cli.files.file_questions import ask_header, ask_numbers
+from pipeline_platform.cli.files.file_questions import ask_blanks, ask_header, ask_numbers, beyond
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.errors import PermanentError, SettingError
 
@@ -54,7 +54,8 @@ def csv_rows(file: io.BufferedReader[Any], name: str, spec: StreamSpec, dialect:
         if not dialect.delimiter and said[1] != delimiter:
             raise PermanentError(f"{name}, line {first + 1} says {said[0].strip()}; pass --delimiter {said[1]!r}.")
         first += 1
-    ask_header(sample[first:], delimiter, spec, name)
+    ask_header(sample[first:], delimiter, spec, name, first)
+    ask_blanks(sample[first:], delimiter, spec, name)
     if not dialect.decimal_comma:
         ask_numbers(sample[first:], delimiter, spec, name)
     # What is not UTF-8 becomes surrogates, which cannot be written as JSON: such a row is refused, not the file.
@@ -71,14 +72,16 @@ def _rows(lines: _Lines, before: int, delimiter: str, spec: StreamSpec, dialect:
         next(lines)
     lines.begin_record()
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    header = [column.strip() for column in next(reader)]
+    names = [column.strip() for column in next(reader)]
+    width = len(names)
+    header = names[: max((at for at, column in enumerate(names, 1) if column), default=0)]
     measures = frozenset(spec.measures)
     commas = [at for at, column in enumerate(header) if column in measures and dialect.decimal_comma]
     while True:
         number = lines.begin_record()
         try:
             fields = next(reader)
-            if lines.are_rows(delimiter, len(header)):
+            if lines.are_rows(delimiter, width):
                 raise csv.Error("unexpected end")
         except StopIteration:
             return
@@ -89,15 +92,17 @@ def _rows(lines: _Lines, before: int, delimiter: str, spec: StreamSpec, dialect:
             continue
         if not any(map(str.strip, fields)):
             continue
-        if len(fields) != len(header):
-            yield Row(number, lines.record(), f"{len(fields)} fields, the header has {len(header)}")
+        if len(fields) != width:
+            yield Row(number, lines.record(), f"{len(fields)} fields, the header has {width}")
+        elif width > len(header) and (said := beyond(fields, len(header))):
+            yield Row(number, lines.record(), said)
         elif odd := [at for at in commas if fields[at] and not _COMMA_NUMBER.match(fields[at].strip())]:
             problem = f"{header[odd[0]]}: {fields[odd[0]]!r} is no number with a decimal comma"
             yield Row(number, lines.record(), problem)
         else:
             for at in commas:
                 fields[at] = fields[at].replace(".", "").replace(",", ".")
-            yield csv_row(number, header, fields, measures)
+            yield csv_row(number, header, fields[: len(header)], measures)
 
 
 def _in_words(error: csv.Error) -> str:

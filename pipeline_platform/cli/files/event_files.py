@@ -8,7 +8,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any
@@ -44,8 +44,8 @@ SUFFIXES = {
     ".ndjson": Format.NDJSON,
     ".jsonl": Format.NDJSON,
     ".json": Format.NDJSON,
-    ".rejected": Format.NDJSON,
     ".csv": Format.CSV,
+    ".tsv": Format.CSV,
     ".parquet": Format.PARQUET,
     ".pq": Format.PARQUET,
 }
@@ -71,6 +71,8 @@ class EventFile:
         """The file that the user named; SettingError when it cannot be read or its format is not known."""
         if name == "-":
             return cls(None, given or Format.NDJSON, dialect=dialect, encoding=encoding)._checked()
+        if not name.strip():
+            raise SettingError("The name of the file is empty; name a file, or - for standard input.")
         path = Path(name)
         try:
             status = path.stat()
@@ -83,9 +85,16 @@ class EventFile:
         refuse_other_suffix(path)
         compression = path.suffix.lower() if path.suffix.lower() in READ else ""
         suffix = (path.with_suffix("") if compression else path).suffix.lower()
+        if suffix == ".rejected":
+            raise SettingError(
+                f"{name} lists what --skip-bad left out, with why, and is no file to send; mend what `jq -r .data` "
+                "takes from it in a file of its own (of CSV with the header), and send that."
+            )
         found = given or SUFFIXES.get(suffix)
         if found is None:
             raise SettingError(f"The name of {name} does not say its format; pass --format ndjson, csv or parquet.")
+        if suffix == ".tsv" and found is Format.CSV:
+            dialect = replace(dialect, delimiter=dialect.delimiter or "\t")
         kept = stat.S_ISREG(status.st_mode) and status.st_nlink > 0
         return cls(path, found, compression, kept, dialect, encoding)._checked()
 
@@ -144,6 +153,7 @@ class OpenedFile:
                     from pipeline_platform.cli.files.parquet_rows import column_names, parquet_rows
 
                     file = stack.enter_context(self._seekable())
+                    self._ask_parquet(file)
                     ask_columns(column_names(file, source.name), self._spec, source.name)
                     yield from parquet_rows(file, source.name, self._spec)
                 elif source.format is Format.CSV:
@@ -180,6 +190,18 @@ class OpenedFile:
         if is_text and looks_like_csv(first.decode("utf-8", "replace"), self._spec):
             raise PermanentError(f"{source.name} is CSV and not JSON; pass --format csv.")
         return file
+
+    def _ask_parquet(self, file: IO[bytes]) -> None:
+        """Raises PermanentError when the first bytes are those of another format."""
+        head = file.read(CHUNK // 16)
+        file.seek(0)
+        name, text = self._source.name, head.removeprefix(b"\xef\xbb\xbf").lstrip()
+        if head.startswith((b"ARROW1", b"FEA1")):
+            raise PermanentError(f"{name} is Feather (Arrow) and not Parquet; write it as Parquet.")
+        if text.startswith((b"{", b"[")):
+            raise PermanentError(f"{name} is JSON and not Parquet; pass --format ndjson.")
+        if looks_like_csv(text.split(b"\n", 1)[0].decode("utf-8", "replace"), self._spec):
+            raise PermanentError(f"{name} is CSV and not Parquet; pass --format csv.")
 
     @contextlib.contextmanager
     def _seekable(self) -> Iterator[IO[bytes]]:

@@ -35,9 +35,9 @@ nothing is sent. What is wrong with a row is that row's fault, and the rest is r
 """
 
 PACKED = """
-Behind those endings may stand {read}: gzip and zstd are told by their first bytes, from standard input too.
-A file may have any number of gzip members and zstd frames, empty and skippable ones among them. Other compressions are
-named:
+The columns of a `.tsv` are separated by tabs. Behind those endings may stand {read}: gzip and zstd are told by their
+first bytes, from standard input too. A file may have any number of gzip members and zstd frames, empty and skippable
+ones among them. Other compressions are named:
 
 | A name that ends in | or the first bytes of | What makes it readable |
 |---|---|---|
@@ -59,18 +59,30 @@ file's header or schema and its first rows are compared with it. For the stream 
 REST = """
 `--delimiter`, `--decimal-comma` and `--encoding` read such files: any encoding of text that Python knows, of NDJSON and
 JSON too. A line `sep=;` before the header is passed over. Lines of nothing but separators are blank. UTF-8 with a byte
-order mark needs no option.
+order mark needs no option. Blanks around the names of the header and around numbers do not count; around a text they
+are part of it. Columns without a name behind the last that has one, as spreadsheets leave them, are ignored while their
+cells are empty.
 
 ## Rows
 
 A row is refused alone, by its line, for: another number of fields than the header, a quote that is opened and not
 closed, text behind a quote that is closed, a field of more than {field:,} characters, bytes that are no UTF-8, a
 number like 1.5 where `--decimal-comma` says 1,5, a line of more than {line} MiB, and a value that [formats](formats.md)
-refuses. Without `--skip-bad` the upload ends there. With it the row is left out and written to `FILE.rejected` as the
-file has it; of what cannot be read again, to `STREAM-RUN.rejected` in the current folder.
+refuses. Without `--skip-bad` the upload ends there. With it the row is left out and written to `FILE.rejected`; of what
+cannot be read again, to `STREAM-RUN.rejected` in the current folder.
+
+Such a file is NDJSON, a row a line: `{{"line": 7, "problem": "2 fields, the header has 3", "data": "a,m"}}`, or `"row"`
+of Parquet and `"event"` of an array of JSON. It is to be read: `ingest` refuses it. `data` is a row of text as the file
+has it, and of a row that could be read the event as it was refused. Of Parquet it shows the row, the refused values as
+text, since JSON has no room for them: mend those at their source. Bytes that are no UTF-8 are in `base64` instead.
+`jq -r .data FILE.rejected` takes the rows out, to be mended and sent as a file of their own, of CSV with the header.
+
+A line or an event that is larger than the gateway takes is refused alone, too: a batch that is too large is sent as
+two, until a single row is to blame.
 
 A row that can be read and breaks the stream's contract is accepted and becomes a [dead letter](failures.md), unless
-`--strict` refuses it.
+`--strict` refuses it. How many of them there were, the reason of most, and the first one's place are said at the end
+on standard error.
 
 ## An upload that is mostly rejected
 
@@ -83,6 +95,7 @@ run uses. `--max-rejected` is in percent; 100 sends everything.
 | when more than {share} of the rows are rejects, of all together or of any {window:,} on end | by default |
 | not before there are as many rejects as the share of {after} rows is | {minimum} by default, as the breaker has it |
 | when each of the first rows is a reject, {first} at least | whatever the share, 100 aside |
+| when each of the rows is a reject, however few there are | likewise; nothing is sent |
 
 Rows that `--skip-bad` leaves out count. A deployment whose breaker is set to less, see `PIPELINE_BREAKER_SHARE` and
 `PIPELINE_BREAKER_MIN_REJECTS` in [settings](settings.md), wants less here, too.
@@ -95,15 +108,28 @@ on. What could be read before a damage has been sent. The same command passes ov
 again, with the same `Idempotency-Key`, what may have arrived: nothing is doubled. How far it came is in `ingest/` of
 the state folder.
 
+A file is known by its path. What is added to it is sent by the same command, and nothing else of it. A file of the same
+name with other content is refused until `--run-id NAME` says that it is new. A renamed, copied, or compressed file is a
+new file, and all of its rows are new events.
+
 Standard input, a named pipe, a process substitution and a device cannot be read again, so nothing is kept of them:
 what comes from them the next time is something else. `--run-id NAME` says that it is the same: then sending it again
 within a day doubles nothing.
+
+## Exit codes
+
+| Code | Means |
+|---|---|
+| 0 | Everything was accepted, or was before. Rows that became dead letters or were left out are told in words |
+| 1 | One sentence says what is wrong: with the file, a row, the settings or the gateway |
+| 2 | A wrong option |
+| 130 | Ctrl-C, SIGTERM or SIGHUP |
 
 ## Bounds
 
 | What | Bound |
 |---|---|
-| A line, or an event of JSON | {line} MiB; the gateway's own is [lower](api.md#limits) |
+| A line, or an event of JSON | {line} MiB; beyond 4 times that an array ends. The gateway's is [lower](api.md#limits) |
 | A field of CSV | {field:,} characters |
 | The window of a zstd frame | 128 MiB, what `zstd` makes without `--long` |
 | What a request's body inflates to, at the gateway | {free} MiB, or {ratio} times what was sent; more is a 413 |
@@ -119,6 +145,10 @@ EXAMPLES = (
     ("x.csv", b"device,reading\na,1\n"),
     ("x.csv", b"source,metric,Value\na,m,1\n"),
     ("x.csv", b"source,metric,value,value\na,m,1,1\n"),
+    ("x.csv", b",source,metric,value\n0,a,m,1\n"),
+    ("x.csv", b"source,metric,value,comment\na,m,1,x\n"),
+    ("x.csv", b"Export of May\nsource,metric,value\na,m,1\n"),
+    ("x.csv", b"source, metric, value\na, m, 1\n"),
     ("x.csv", b'source,metric,value\na,m,"1,5"\n'),
     ("x.csv", "source,metric,value\na,m,1\n".encode("utf-16")),
     ("x.csv", "source,metric,value\nKöln,m,1\nZürich,m,2\n".encode("windows-1252")),

@@ -19,6 +19,7 @@ from pipeline_platform.errors import PermanentError
 _BOM = b"\xef\xbb\xbf"
 _SHOWN = 2**10  # bytes that are kept of a line that is too long
 _TOO_LONG = f"longer than {LINE_MAX // 2**20} MiB; its beginning is all that is kept"
+_LOOKED = 4  # so many times LINE_MAX is looked through for the end of an event that is too long, to leave it out
 _WHITE = re.compile(rb"[ \t\r\n]*+")
 _BREAKS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[ \t\r]*+\n[ \t\r\n]*+', re.DOTALL)
 
@@ -51,7 +52,8 @@ class _Text:
 
     def unended(self, number: int) -> PermanentError:
         """Says which event has no end."""
-        long = f"it is longer than {LINE_MAX // 2**20} MiB: " if len(self.data) - self.at > LINE_MAX else ""
+        most = _LOOKED * LINE_MAX
+        long = f"it is longer than {most // 2**20} MiB: " if len(self.data) - self.at > most else ""
         return PermanentError(
             f"{self.name}, event {number}: {long}it has no end; a bracket or a quote is missing in it, or the file is "
             "cut short."
@@ -132,7 +134,7 @@ def _elements(text: _Text) -> Iterator[Row]:
 def _element(text: _Text, number: int) -> tuple[bytes, bytes]:
     """The next element, and the comma or bracket behind it."""
     while (found := next_element(text.data, text.at)) is None:
-        if len(text.data) - text.at > LINE_MAX or not text.more():
+        if len(text.data) - text.at > _LOOKED * LINE_MAX or not text.more():
             raise text.unended(number)
     element, sign, text.at = found
     return element, sign
@@ -155,7 +157,7 @@ def _objects(text: _Text) -> Iterator[Row]:
     while head := text.beginning():
         number += 1
         while (end := end_of(text.data, text.at, array=False) if head == b"{" else text.data.find(b"\n", text.at)) < 0:
-            if len(text.data) - text.at > LINE_MAX:
+            if len(text.data) - text.at > _LOOKED * LINE_MAX:
                 raise text.unended(number)
             if not text.more():
                 if head == b"{":
@@ -177,6 +179,8 @@ def _is_json(text: bytes) -> bool:
 def _row(number: int, element: bytes) -> Row:
     if not element:
         return Row(number, b"", "there is nothing between two commas, or behind the last", "event")
+    if len(element) > LINE_MAX:
+        return Row(number, element[:_SHOWN], _TOO_LONG, "event")
     return Row(number, _on_one_line(element) if b"\n" in element else element, unit="event")
 
 

@@ -27,7 +27,7 @@ def column_names(file: IO[bytes], name: str) -> list[str]:
     try:
         names: list[str] = pq.ParquetFile(file).schema_arrow.names
     except pa.ArrowException as error:
-        raise PermanentError(f"{name} is not a Parquet file that can be read: {str(error).splitlines()[0]}.") from None
+        raise _unreadable(name, error) from None
     return names
 
 
@@ -50,7 +50,12 @@ def parquet_rows(file: IO[bytes], name: str, spec: StreamSpec | None = None) -> 
             yield from batch_rows(batch, number, old)
             number += batch.num_rows
     except pa.ArrowException as error:
-        raise PermanentError(f"{name} is not a Parquet file that can be read: {str(error).splitlines()[0]}.") from None
+        raise _unreadable(name, error) from None
+
+
+def _unreadable(name: str, error: Exception) -> PermanentError:
+    said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    return PermanentError(f"{name} is not a Parquet file that can be read: {said}.")
 
 
 def batch_rows(batch: Any, before: int = 0, int96: frozenset[str] = frozenset()) -> Iterator[Row]:

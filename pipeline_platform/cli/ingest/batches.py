@@ -7,7 +7,6 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import orjson
 
@@ -18,6 +17,7 @@ from pipeline_platform.cli.ingest.reasons import clause
 from pipeline_platform.errors import PermanentError
 
 _PLACE = re.compile(r"\A(?:Line|Event) [0-9]+:? ")
+_NO_OBJECT = "not a JSON object"
 GZIP_RATIO = 50
 
 
@@ -78,9 +78,7 @@ def send_batch(client: GatewayClient, target: Target, batch: Batch) -> Batch:
     rows = batch.rows
     while True:
         if target.skip_bad:
-            kept = [row for row in rows if not row.problem and _is_object(row.data)]
-            batch.dropped += [row for row in rows if row.problem or not _is_object(row.data)]
-            rows = kept
+            rows = _without(batch, rows, {at: row.problem or _NO_OBJECT for at, row in enumerate(rows) if _is_bad(row)})
         for row in rows:
             if row.problem:
                 raise PermanentError(f"{target.name}, {row.unit} {row.number}: {row.problem}.{_nothing(batch)}")
@@ -89,13 +87,12 @@ def send_batch(client: GatewayClient, target: Target, batch: Batch) -> Batch:
         try:
             answer = _post(client, target, batch.start, b"\n".join(row.data for row in rows))
         except RefusedError as error:
-            bad = _blamed(error, len(rows))
+            bad = _blamed(error, rows)
             if error.status == 413 and not bad:
                 raise TooLargeError(str(error)) from None
             if not target.skip_bad or not bad:
                 raise PermanentError(_explain(error, target, batch, rows)) from None
-            batch.dropped += [rows[index] for index in sorted(bad)]
-            rows = [row for index, row in enumerate(rows) if index not in bad]
+            rows = _without(batch, rows, bad)
             continue
         batch.receipt = str(answer.document.get("receipt", ""))
         batch.repeated = answer.headers.get("Idempotency-Replayed") == "true"
@@ -115,35 +112,40 @@ def _post(client: GatewayClient, target: Target, start: int, body: bytes) -> Ans
     return client.post(f"/v1/streams/{target.stream}/events{query}", body, headers)
 
 
-def _is_object(data: bytes) -> bool:
+def _without(batch: Batch, rows: list[Row], bad: dict[int, str]) -> list[Row]:
+    """The rows but those at `bad`, which are left out for the reasons given."""
+    batch.dropped += [rows[at]._replace(problem=why) for at, why in sorted(bad.items())]
+    return [row for at, row in enumerate(rows) if at not in bad]
+
+
+def _is_bad(row: Row) -> bool:
     try:
-        return isinstance(orjson.loads(data), dict)
+        return bool(row.problem) or not isinstance(orjson.loads(row.data), dict)
     except orjson.JSONDecodeError:
-        return False
+        return True
 
 
-def _blamed(error: RefusedError, count: int) -> set[int]:
-    """The rows that a refusal names, by their place in the request; the only one is meant whatever it names."""
-    if error.status == 413 and count == 1:
-        return {0}
-    found = [error.problem, *error.problem.get("errors", ())]
-    places = [entry.get("index") for entry in found if isinstance(entry, dict)]
-    return {place for place in places if isinstance(place, int) and 0 <= place < count}
+def _blamed(error: RefusedError, rows: list[Row]) -> dict[int, str]:
+    """The rows that a refusal names, by their place in the request, and why; the only one whatever it names."""
+    if error.status == 413 and len(rows) == 1:
+        return {0: f"its {len(rows[0].data):,} bytes are more than the gateway takes in one request"}
+    found: dict[int, str] = {}
+    for entry in (error.problem, *error.problem.get("errors", ())):
+        place = entry.get("index") if isinstance(entry, dict) else None
+        if isinstance(place, int) and 0 <= place < len(rows):
+            detail = _PLACE.sub("", str(entry.get("detail", "refused"))).rstrip(".")
+            code = f" ({entry['code']})" if "code" in entry else ""
+            found[place] = f"{clause(str(entry.get('field') or ''), str(entry.get('message') or detail))}{code}"
+    return found
 
 
 def _explain(error: RefusedError, target: Target, batch: Batch, rows: list[Row]) -> str:
-    bad = sorted(_blamed(error, len(rows)))
+    bad = _blamed(error, rows)
     if not bad:
         return str(error)
-    row = rows[bad[0]]
-    detail = str(error.problem.get("detail", "refused"))
-    if error.status == 413 and "index" not in error.problem:
-        detail = f"its {len(row.data):,} bytes are more than the gateway takes in one request."
-    first: Any = next(iter(error.problem.get("errors", ())), None)
-    if isinstance(first, dict):
-        why = clause(str(first.get("field") or ""), str(first.get("message", "is refused")))
-        detail = f"{why} ({first.get('code')}). {detail}"
-    return f"{target.name}, {row.unit} {row.number}: {_PLACE.sub('', detail)}{_nothing(batch)}"
+    row, why = rows[min(bad)], bad[min(bad)]
+    more = f" {error.problem['detail']}" if error.problem.get("errors") and error.problem.get("detail") else ""
+    return f"{target.name}, {row.unit} {row.number}: {why}.{more}{_nothing(batch)}"
 
 
 def _nothing(batch: Batch) -> str:

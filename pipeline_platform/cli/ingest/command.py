@@ -17,7 +17,8 @@ from pipeline_platform.cli.files.event_files import EventFile, Format
 from pipeline_platform.cli.gateway_client import is_loopback
 from pipeline_platform.cli.ingest.batches import Target
 from pipeline_platform.cli.ingest.progress import Meter
-from pipeline_platform.cli.ingest.session import Gateway, find_gateway, open_journal, rejected_path, send_file
+from pipeline_platform.cli.ingest.rejected_rows import rejected_path
+from pipeline_platform.cli.ingest.session import Gateway, find_gateway, open_journal, send_file
 from pipeline_platform.cli.ingest.uploads import Sent
 from pipeline_platform.cli.options import AsJson, StateDir, console, key_option, print_json
 from pipeline_platform.cli.outcomes import wait_for_outcomes
@@ -90,12 +91,11 @@ def ingest(
     gateway = Gateway(url, key, patience, threading.Event(), Meter(source))
     client = gateway.client()  # complains about the URL or the key before anything is read
     journal = open_journal(settings, source, target, gateway, restart=restart)
-    began = time.monotonic()
+    began, before = time.monotonic(), (journal.events, journal.skipped)
+    rejected = rejected_path(source, target)
     if source.path is not None and source.kept and journal.fits(source.path):
         sent = Sent(resumed_after=journal.rows)
-        gateway.meter.note(
-            f"{source.name} was sent completely before, {journal.events:,} events; --run-id NAME sends it as new."
-        )
+        gateway.meter.note(f"{source.name} was sent completely before; --run-id NAME sends it as new.")
     else:
         sent = send_file(source, target, journal, gateway, concurrency, max_rejected)
     report: dict[str, Any] = {"stream": stream, "file": source.name, **asdict(sent)}
@@ -104,7 +104,7 @@ def ingest(
         "seconds": round(time.monotonic() - began, 3),
         "first_receipt": receipts[0] if receipts else None,
         "last_receipt": receipts[-1] if receipts else None,
-        "rejected_file": str(rejected_path(source, target)) if sent.skipped else None,
+        "rejected_file": str(rejected) if journal.skipped else None,
     }
     if wait:
         gateway.stopped.clear()
@@ -117,17 +117,19 @@ def ingest(
     if as_json:
         print_json(report)
     else:
-        _print(report)
+        _print(report, *before)
 
 
-def _print(report: dict[str, Any]) -> None:
+def _print(report: dict[str, Any], acknowledged: int, left_out: int) -> None:
     rate = report["events"] / max(report["seconds"], 1e-3)
     lines = [
         f"{report['events']:,} events in {report['requests']:,} requests accepted "
         f"in {report['seconds']:.1f} s ({rate:,.0f}/s)"
     ]
-    if report["resumed_after"]:
-        lines.append(f"{report['resumed_after']:,} rows had been acknowledged before")
+    if acknowledged:
+        lines.append(f"{acknowledged:,} events had been acknowledged before")
+    if left_out:
+        lines.append(f"{left_out:,} rows had been left out before; they are in {report['rejected_file']}")
     if report["repeated"]:
         lines.append(f"{report['repeated']:,} of the requests had arrived before and were not doubled")
     if report["skipped"]:

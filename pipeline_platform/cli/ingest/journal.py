@@ -49,6 +49,7 @@ class Journal:
     size: int = -1
     mtime_ns: int = -1
     complete: bool = False
+    completed: str = ""
 
     @classmethod
     def load(cls, path: Path, source: str) -> Journal:

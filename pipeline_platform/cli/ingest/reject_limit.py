@@ -128,7 +128,7 @@ def _is_refused(problem: Problem) -> bool:
 
 def _rejected(rows: Sequence[Row], spec: StreamSpec, now_ms: int) -> list[_Bad]:
     """The rows that would be left out or become dead letters."""
-    # Not at the top: for a few rows pandas is not worth its start.
+    # Not at the top: pandas takes its time to start, and many a command imports this for nothing.
     from pipeline_platform.core.events import decode
     from pipeline_platform.core.validation import validate
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO
 
 from pipeline_platform.cli.files.event_files import EventFile, OpenedFile
 from pipeline_platform.cli.gateway_client import GatewayClient
@@ -19,8 +17,9 @@ from pipeline_platform.cli.ingest.batches import Target
 from pipeline_platform.cli.ingest.journal import Journal, journal_path
 from pipeline_platform.cli.ingest.progress import Meter
 from pipeline_platform.cli.ingest.reject_limit import RejectLimit
+from pipeline_platform.cli.ingest.rejected_rows import rejected_rows
 from pipeline_platform.cli.ingest.stream_contract import ask_contract
-from pipeline_platform.cli.ingest.uploads import Sent, Upload
+from pipeline_platform.cli.ingest.uploads import ChangedError, Sent, Upload
 from pipeline_platform.cli.options import connections
 from pipeline_platform.errors import PermanentError, PlatformError, SettingError, TransientError
 from pipeline_platform.queue.keys import token_id
@@ -75,7 +74,8 @@ def open_journal(settings: Settings, source: EventFile, target: Target, gateway:
     if any(segment.state == "sent" for segment in journal.segments) and journal.key_id not in ("", key_id):
         raise SettingError(
             f"The interrupted run used the API key {journal.key_id} and its last requests may have arrived: go on with "
-            "that key, since the gateway knows a repeated request by its key."
+            "that key, since the gateway knows a repeated request by its key. If it is gone, look at what the "
+            "warehouse has, then pass --restart or --run-id."
         )
     journal.key_id = key_id
     return journal
@@ -103,7 +103,7 @@ def send_file(
                 stopped=gateway.stopped,
                 progress=gateway.meter.advance,
                 limit=limit,
-                rejected=stack.enter_context(_rejected(source, target, journal)),
+                rejected=stack.enter_context(rejected_rows(source, target, journal)),
             )
             sent = upload.run(opened.rows())
             if not target.strict and (said := limit.summary()):
@@ -111,6 +111,9 @@ def send_file(
             return sent
         except (PlatformError, KeyboardInterrupt) as error:
             stack.close()
+            if isinstance(error, ChangedError):
+                rest = "The rest was not sent." if upload is not None and upload.asked else "Nothing was sent."
+                raise PermanentError(f"{error} {rest}") from None
             asked, passing = upload is not None and upload.asked, not isinstance(error, PermanentError)
             said = _so_far(source, target, journal, asked=asked, mend=not passing)
             if isinstance(error, KeyboardInterrupt):
@@ -153,37 +156,3 @@ def _so_far(source: EventFile, target: Target, journal: Journal, *, asked: bool,
     when = "when that is mended, " if mend else ""
     unanswered = f"{unsure:,} rows may have arrived without an answer; the" if unsure else "The"
     return f"{done}; {when}{again}. {unanswered} rest was not sent."
-
-
-def rejected_path(source: EventFile, target: Target) -> Path:
-    """Where --skip-bad writes what is left out: a file of each run's own where the input cannot be read again."""
-    if source.path is not None and source.kept:
-        place = Path(source.identity) if source.path.parts[:2] in (("/", "dev"), ("/", "proc")) else source.path
-        return place.with_name(f"{place.name}.rejected")
-    return Path(f"{target.stream}-{re.sub(r'[^A-Za-z0-9.-]', '_', target.run_id)[:64]}.rejected")
-
-
-@contextlib.contextmanager
-def _rejected(source: EventFile, target: Target, journal: Journal) -> Iterator[Callable[[], IO[bytes]]]:
-    """Opens FILE.rejected when there is something to write, as long as it was when the journal was written."""
-    opened: list[IO[bytes]] = []
-    path = rejected_path(source, target)
-
-    def file() -> IO[bytes]:
-        if not opened:
-            try:
-                again = bool(journal.rejected_bytes) and path.exists()
-                opened.append(path.open("r+b" if again else "wb"))
-                if again:
-                    opened[0].seek(min(journal.rejected_bytes, path.stat().st_size))
-                    opened[0].truncate()
-            except OSError as error:
-                raise SettingError(f"{path} cannot be written: {error.strerror}.") from None
-        return opened[0]
-
-    try:
-        yield file
-    finally:
-        for each in opened:
-            with contextlib.suppress(OSError):  # what could not be written has been said
-                each.close()

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import islice
 from typing import IO
 
@@ -16,6 +17,7 @@ from pipeline_platform.cli.gateway_client import GatewayClient
 from pipeline_platform.cli.ingest.batches import Batch, Target, TooLargeError, send_batch
 from pipeline_platform.cli.ingest.journal import Journal, Segment
 from pipeline_platform.cli.ingest.reject_limit import RejectLimit
+from pipeline_platform.cli.ingest.rejected_rows import record
 from pipeline_platform.errors import PermanentError, PlatformError, SettingError
 
 BATCH_BYTES = 4 * 2**20  # half of what the gateway takes by default
@@ -32,6 +34,10 @@ class Sent:
     skipped: int = 0
     resumed_after: int = 0
     receipts: list[str] = field(default_factory=list)
+
+
+class ChangedError(PermanentError):
+    """The file is not the one that the journal is of, so that there is nothing to go on with."""
 
 
 class Upload:
@@ -99,7 +105,7 @@ class Upload:
             self._take_stock()
             for client in self._clients:
                 client.close()
-        self._journal.complete = True
+        self._journal.complete, self._journal.completed = True, f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
         self._save()
         return self.sent
 
@@ -109,14 +115,27 @@ class Upload:
             self._digest.update(row.data + b"\n")
             if count % 10_000 == 0:
                 self._progress(count)
-        if self._digest.hexdigest() != self._journal.digest:
-            raise self._changed()
-        self._journal.complete = False
+        name, journal = self._target.name, self._journal
+        if self._digest.hexdigest() != journal.digest and journal.complete:
+            raise ChangedError(
+                f"A file named {name} was sent completely on {journal.completed} ({journal.rows:,} rows), and this is "
+                "another one: pass --run-id NAME to send it as new events."
+            )
+        if self._digest.hexdigest() != journal.digest:
+            raise ChangedError(
+                f"{name} has changed since it was sent in part: its first {journal.rows:,} rows, which were "
+                "acknowledged, are not what they were. Make them so again, and the same command goes on behind them; "
+                "or pass --run-id NAME to send all of it as new events."
+            )
+        journal.complete = False
 
-    def _changed(self) -> PermanentError:
-        return PermanentError(
-            f"{self._target.name} has changed since it was sent in part. Pass --restart to send it from the start "
-            "(batches that are the same are not doubled for a day), or --run-id NAME to send all of it as new events."
+    def _moved(self, start: int, rows: int) -> ChangedError:
+        """Behind a batch that was refused there are some that were not."""
+        return ChangedError(
+            f"{self._target.name} has changed since it was sent in part: rows {start + 1:,} to {start + rows:,}, which "
+            "were sent, are not where or what they were. What was taken out or added before them has to be undone: a "
+            "bad row is mended in its place, or left there for --skip-bad. Or pass --run-id NAME to send all of it as "
+            "new events."
         )
 
     def _cut(self, rows: Iterator[Row]) -> Iterator[Batch]:
@@ -132,7 +151,7 @@ class Upload:
             else:
                 batch = Batch(start, list(islice(rows, segment.rows)), segment.state)
                 if batch.digest != segment.digest:
-                    raise self._changed()
+                    raise self._moved(start, segment.rows)
             if not batch.rows:
                 return
             start += len(batch.rows)
@@ -213,7 +232,7 @@ class Upload:
         if batch.dropped and self._rejected:
             file = self._rejected()
             try:
-                file.write(b"".join(row.data + b"\n" for row in batch.dropped))
+                file.write(b"".join(map(record, sorted(batch.dropped))))
                 file.flush()
             except OSError as error:
                 raise SettingError(f"The rows left out cannot be written to {file.name} ({error.strerror}).") from None

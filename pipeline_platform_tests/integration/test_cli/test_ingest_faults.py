@@ -129,8 +129,29 @@ def test_rows_that_cannot_be_read_are_left_out_and_the_rest_is_sent(stack: Stack
     )
     done = run(*arguments, "--skip-bad")
     assert (done.document["events"], done.document["skipped"]) == (1, 4)
-    assert (tmp_path / "x.csv.rejected").read_text().splitlines() == bad
+    left = [json.loads(each) for each in (tmp_path / "x.csv.rejected").read_text().splitlines()]
+    assert [(each["line"], each["data"]) for each in left] == list(enumerate(bad, 32))
+    assert left[2]["problem"] == "2 fields, the header has 3"
     assert stack.values() == [float(n) for n in range(31)]
+    # Again, it says what became of them.
+    done = run(*arguments[:-1])
+    assert "31 events had been acknowledged before" in done.out
+    assert f"4 rows had been left out before; they are in {tmp_path}/x.csv.rejected" in done.out
+
+
+def test_what_the_gateway_refuses_is_listed_with_why(stack: Stack, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("source,metric,value\na,m,1\na,m,high\na,,2\na,m,1" + "0" * 29 + "\n")
+    arguments = ("ingest", "telemetry", tmp_path / "x.csv", "--state-dir", stack.folder)
+    assert run(*arguments, "--skip-bad", "--strict").code == 0
+    left = [json.loads(each) for each in (tmp_path / "x.csv.rejected").read_text().splitlines()]
+    assert [(each["line"], each["problem"]) for each in left] == [
+        (3, "value has to be a number (bad_type)"),
+        (4, "metric is missing (missing_field)"),
+        (5, "value: an integer is beyond 64 bits; write it like 1e30 if a float is meant"),
+    ]
+    assert json.loads(left[0]["data"]) == {"source": "a", "metric": "m", "value": "high"}
+    done = run("ingest", "telemetry", tmp_path / "x.csv.rejected", "--state-dir", stack.folder)
+    assert "x.csv.rejected lists what --skip-bad left out, with why, and is no file to send" in done.error
 
 
 def test_rows_that_become_dead_letters_are_told(stack: Stack, tmp_path: Path) -> None:
@@ -205,13 +226,32 @@ def test_what_a_pipe_leaves_out_is_kept_for_each_run(
     for bad in (b"{one", b"{two"):
         done = run("ingest", "telemetry", "-", "--skip-bad", "--state-dir", stack.folder, stdin=bad + b"\n" + line(1))
         assert "1 rows were left out; they are in telemetry-" in done.out
-    assert sorted(path.read_bytes() for path in tmp_path.glob("telemetry-*.rejected")) == [b"{one\n", b"{two\n"]
+    left = [json.loads(path.read_bytes())["data"] for path in tmp_path.glob("telemetry-*.rejected")]
+    assert sorted(left) == ["{one", "{two"]
     # A file by the name that the system gives to what is open is still that file.
     (tmp_path / "x.ndjson").write_bytes(b"{three\n" + line(1))
     with (tmp_path / "x.ndjson").open() as file:
         name = f"/dev/fd/{file.fileno()}"
         done = run("ingest", "telemetry", name, "--format", "ndjson", "--skip-bad", "--state-dir", stack.folder)
     assert f"they are in {tmp_path}/x.ndjson.rejected" in done.out
+
+
+def test_what_became_another_file_goes_on_as_the_message_says(stack: Stack, network: Network, tmp_path: Path) -> None:
+    # Given a file of which some rows were acknowledged, and then a row is bad
+    rows = [line(n) for n in range(20)]
+    file = tmp_path / "x.ndjson"
+    file.write_bytes(b"".join([*rows[:12], b"{bad\n", *rows[12:]]))
+    arguments = ("ingest", "telemetry", file, "--state-dir", stack.folder, "--url", network.url, "--batch-size", 4)
+    assert "x.ndjson, line 13: " in run(*arguments, "--concurrency", 1).error
+    # When its beginning is changed, I expect it to say so
+    file.write_bytes(b"".join([line(99), *rows[1:]]))
+    error = run(*arguments).error
+    assert "its first 12 rows, which were acknowledged, are not what they were. Make them so again" in error
+    assert error.endswith("pass --run-id NAME to send all of it as new events. Nothing was sent.")
+    # And to go on when only the bad row is taken out
+    file.write_bytes(b"".join(rows))
+    assert run(*arguments).code == 0
+    assert stack.values() == [float(n) for n in range(20)]
 
 
 class TestWhateverEndsIt:
@@ -274,7 +314,7 @@ class TestWhateverEndsIt:
         )
         rejected.unlink()
         assert run(*arguments).code == 0
-        assert rejected.read_bytes() == b"{bad\n"
+        assert json.loads(rejected.read_bytes()) == {"line": 21, "problem": "not a JSON object", "data": "{bad"}
         assert stack.values() == [float(n) for n in range(21)]
 
     def test_the_disk_of_the_journal_is_full(self, stack: Stack, network: Network, tmp_path: Path) -> None:
