@@ -15,6 +15,7 @@ from pipeline_platform.access.audit import Audit
 from pipeline_platform.cli.asking import cell, print_rows
 from pipeline_platform.cli.auditing import auditing, system_user
 from pipeline_platform.cli.options import AsJson, StateDir, connections, print_json
+from pipeline_platform.core.names import no_stream
 from pipeline_platform.core.streams import load_specs
 from pipeline_platform.errors import PermanentError, SettingError
 from pipeline_platform.local.connections import Connections
@@ -144,7 +145,7 @@ def _check_streams(settings: Settings, streams: list[str]) -> None:
     known = load_specs(settings.streams_dir)
     for stream in streams:
         if stream not in known:
-            raise SettingError(f"There is no stream {stream[:40]!r}; there are {', '.join(sorted(known))}.")
+            raise SettingError(no_stream(stream, known))
 
 
 def _until(text: str | None, now: datetime) -> datetime | None:

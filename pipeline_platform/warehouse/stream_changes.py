@@ -15,6 +15,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.errors import DestructiveChangeError
+from pipeline_platform.warehouse.engine import warehouse_errors
 from pipeline_platform.warehouse.schema import streams
 from pipeline_platform.warehouse.stream_tables import (
     StreamTables,
@@ -33,6 +34,12 @@ class Change:
     destructive: bool = False
     table: sa.Table | None = None
     column: sa.Column[object] | None = None
+
+
+def was_declared(engine: sa.Engine, name: str) -> bool:
+    """Whether the stream is or was one: what is kept of a stream outlives its file."""
+    with warehouse_errors(), engine.connect() as connection:
+        return connection.scalar(sa.select(sa.true()).where(streams.c.name == name)) is not None
 
 
 @dataclass(frozen=True)
