@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from pipeline_platform.core.names import NAME
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.errors import DestructiveChangeError
 from pipeline_platform.warehouse.engine import warehouse_errors
@@ -38,6 +39,8 @@ class Change:
 
 def was_declared(engine: sa.Engine, name: str) -> bool:
     """Whether the stream is or was one: what is kept of a stream outlives its file."""
+    if not NAME.match(name):
+        return False  # PostgreSQL would refuse some of these
     with warehouse_errors(), engine.connect() as connection:
         return connection.scalar(sa.select(sa.true()).where(streams.c.name == name)) is not None
 
