@@ -21,12 +21,14 @@ from pipeline_platform.alerts.webhook import Webhook
 from pipeline_platform.cli.options import AsJson, StateDir, connections, console, print_json
 from pipeline_platform.cli.terminal import SafeConsole
 from pipeline_platform.core.alerts import Sent
+from pipeline_platform.core.names import no_stream
 from pipeline_platform.core.streams import load_specs
 from pipeline_platform.errors import PermanentError, SettingError
 from pipeline_platform.settings import Settings
 from pipeline_platform.warehouse.alert_views import AlertQuery, Delivery, ListedAlert, list_alerts
 from pipeline_platform.warehouse.alerts import resolve_alert
 from pipeline_platform.warehouse.engine import connect, warehouse_errors
+from pipeline_platform.warehouse.stream_changes import was_declared
 
 COLOURS = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
 group = typer.Typer(
@@ -55,6 +57,9 @@ def list_(
     Example: pipeline-platform alerts list --all --severity critical
     """
     with _warehouse(state_dir, write=False) as engine:
+        specs = load_specs(Settings.load(state_dir=state_dir).streams_dir)
+        if stream is not None and stream not in specs and not was_declared(engine, stream):
+            raise SettingError(no_stream(stream, specs))
         found = list_alerts(engine, AlertQuery(not everything, stream, severity, limit=limit))
     if as_json:
         print_json([asdict(alert) for alert in found])

@@ -93,13 +93,13 @@ def when(text: object) -> str:
     return datetime.fromisoformat(str(text)).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S") if text else ""
 
 
-def pairs(texts: Sequence[str] | None, option: str) -> dict[str, str]:
-    """`a=b` options as a mapping."""
+def pairs(texts: Sequence[str] | None, option: str, form: str) -> dict[str, str]:
+    """`a=b` options as a mapping; `form` says what a and b are, such as OLD=NEW."""
     found: dict[str, str] = {}
     for text in texts or ():
         name, sign, value = text.partition("=")
         if not sign or not name.strip() or not value.strip():
-            raise SettingError(f"{option} is written {option} NAME=VALUE, not {text!r}.")
+            raise SettingError(f"{option} is written {option} {form}, not {text!r}.")
         if name.strip() in found:
             raise SettingError(f"{option} names {name.strip()!r} twice.")
         found[name.strip()] = value.strip()

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from pipeline_platform.cli.options import StateDir, connections, console
+from pipeline_platform.cli.options import StateDir, connections, console, day
 from pipeline_platform.cli.terminal import SafeConsole
 from pipeline_platform.core.parking import Refusal
 from pipeline_platform.core.price_partitions import day_ranges
@@ -40,10 +40,8 @@ def backfill(
     asset: Annotated[
         str, typer.Argument(help="The asset, such as prices/candles or prices/daily.", show_default=False)
     ],
-    first: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="The first UTC day.")],
-    last: Annotated[
-        datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="The last UTC day. (default: today)")
-    ] = None,
+    first: Annotated[str, typer.Option("--from", help="The first UTC day, YYYY-MM-DD.")],
+    last: Annotated[str | None, typer.Option("--to", help="The last UTC day, YYYY-MM-DD. (default: today)")] = None,
     source: Annotated[list[str] | None, typer.Option(help="Only this source's instruments; repeatable.")] = None,
     symbol: Annotated[
         list[str] | None, typer.Option(help="Only this instrument, BTC-USD or BTCUSDT; repeatable.")
@@ -63,11 +61,11 @@ def backfill(
     Example: pipeline-platform backfill prices/candles --from 2023-01-01 --only-gaps --dry-run
     """
     today = datetime.now(UTC).date()
-    begin, end = first.date(), last.date() if last else today
-    if end < begin:
-        raise SettingError(f"--to {end} is before --from {begin}.")
+    begin, end = day(first, "--from"), day(last, "--to") if last is not None else today
     if begin > today:
         raise SettingError(f"--from {begin} is after today, {today}: there is nothing to backfill yet.")
+    if end < begin:
+        raise SettingError(f"--to {end} is before --from {begin}.")
     end = min(end, today)
     settings, where = connections(state_dir)
     api = DagsterApi(where.dagster_url, where.api_key)
@@ -186,6 +184,16 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
+def _ending(status: BackfillStatus, canceled: int) -> str:
+    """How it ended. Dagster counts the partitions of canceled runs as failed, and leaves out those never begun."""
+    if status.state != "CANCELED" and not canceled:
+        colour = "green" if status.succeeded else "red"
+        return f"[{colour}]{status.state}[/]: {status.materialized:,} materialized, {status.failed:,} failed."
+    what = f"{canceled:,} of its runs were canceled" if canceled else "the backfill was canceled"
+    left = max(status.targeted - status.materialized, status.failed)
+    return f"[yellow]CANCELED[/]: {what}; {status.materialized:,} partitions materialized, {left:,} not."
+
+
 def _wait(
     api: DagsterApi,
     backfill: str,
@@ -224,8 +232,7 @@ def _wait(
                 break
             # The webserver counts all partitions for every answer: it is not kept busy with that.
             sleep(max(POLL_SECONDS, 5 * (seen - asked)))
-    colour = "green" if status.succeeded else "red"
-    console.print(f"[{colour}]{status.state}[/]: {status.materialized:,} materialized, {status.failed:,} failed.")
+    console.print(_ending(status, 0 if status.succeeded else api.canceled_runs(backfill)), soft_wrap=True)
     if status.error:
         raise PlatformError(f"Dagster says: {status.error}")
     if not status.succeeded:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +14,8 @@ from rich.table import Table
 from pipeline_platform.access.audit import Audit
 from pipeline_platform.cli.asking import cell, print_rows
 from pipeline_platform.cli.auditing import auditing, system_user
-from pipeline_platform.cli.options import AsJson, StateDir, connections, print_json
+from pipeline_platform.cli.options import DAY, AsJson, StateDir, connections, day, print_json
+from pipeline_platform.core.names import no_stream
 from pipeline_platform.core.streams import load_specs
 from pipeline_platform.errors import PermanentError, SettingError
 from pipeline_platform.local.connections import Connections
@@ -144,7 +145,7 @@ def _check_streams(settings: Settings, streams: list[str]) -> None:
     known = load_specs(settings.streams_dir)
     for stream in streams:
         if stream not in known:
-            raise SettingError(f"There is no stream {stream[:40]!r}; there are {', '.join(sorted(known))}.")
+            raise SettingError(no_stream(stream, known))
 
 
 def _until(text: str | None, now: datetime) -> datetime | None:
@@ -154,6 +155,10 @@ def _until(text: str | None, now: datetime) -> datetime | None:
     try:
         if match := _SPAN.match(text):
             return now + timedelta(**{_UNITS[match[2]]: int(match[1])})
+        if DAY.fullmatch(text):
+            return datetime.combine(day(text, "--expires"), time(), UTC)
+        if not re.search("[Tt ]", text):
+            raise ValueError
         moment = datetime.fromisoformat(text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):

@@ -35,6 +35,7 @@ from pipeline_platform.errors import PermanentError, SettingError, TransientErro
 from pipeline_platform.gateway.json_checks import why_ambiguous
 
 POLL_SECONDS = 0.5
+SET, RENAME = "FIELD=EXPRESSION", "OLD=NEW"  # how the options are written
 Ids = Annotated[
     list[int] | None, typer.Argument(help="Their numbers, as `dlq list` shows them; or a filter.", show_default=False)
 ]
@@ -64,9 +65,9 @@ def replay(
     everything: Everything = False,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="FIELD=EXPRESSION over the event's fields, such as 'value=float(value) / 100'."),
+        typer.Option("--set", help=f"{SET} over the event's fields, such as 'value=float(value) / 100'."),
     ] = None,
-    rename: Annotated[list[str] | None, typer.Option(help="OLD=NEW: rename a field.")] = None,
+    rename: Annotated[list[str] | None, typer.Option(help=f"{RENAME}: rename a field.")] = None,
     merge: Annotated[
         str | None, typer.Option(help="A JSON merge patch; null removes a field.", show_default=False)
     ] = None,
@@ -87,7 +88,7 @@ def replay(
 
     Example: pipeline-platform dlq replay --stream telemetry --reason unknown_field --rename val=value --yes --wait 60
     """
-    edit = {"set": pairs(set_, "--set"), "rename": pairs(rename, "--rename"), "merge": _merge(merge)}
+    edit = {"set": pairs(set_, "--set", SET), "rename": pairs(rename, "--rename", RENAME), "merge": _merge(merge)}
     given = {name: part for name, part in edit.items() if part}
     asked = _asked(ids, stream, reason, field, receipt, batch, text, since, until, everything=everything)
     asked |= {"note": note, "dry_run": _dry(dry_run, yes)} | ({"edit": given} if given else {})

@@ -13,7 +13,7 @@ from rich.text import Text
 from pipeline_platform.cli.gateway_client import GatewayClient
 from pipeline_platform.cli.ingest.session import find_gateway
 from pipeline_platform.cli.options import AsJson, StateDir, connections, console, key_option, print_json
-from pipeline_platform.core.names import RESERVED
+from pipeline_platform.core.names import RESERVED, no_stream
 from pipeline_platform.core.streams import SHIPPED, StreamSpec, clashes, load_spec, load_specs, stream_files
 from pipeline_platform.errors import PlatformError, SettingError, SpecError
 from pipeline_platform.local.connections import Connections
@@ -117,7 +117,7 @@ def show(
     specs = load_specs(settings.streams_dir)
     spec = specs.get(name)
     if spec is None:
-        raise SettingError(f"There is no stream {name[:40]!r}; there are {', '.join(sorted(specs))}.")
+        raise SettingError(no_stream(name, specs))
     tables = stream_tables(spec)
     gateway = where.gateway_url if where else f"http://{settings.host}:{settings.port}"
     document = {

@@ -101,6 +101,13 @@ def why_no_field(name: str) -> str | None:
     return None
 
 
+def no_stream(name: str, known: Iterable[str]) -> str:
+    """What is said to somebody who names a stream that is none."""
+    names = sorted(known)
+    listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    return f"There is no stream {name[:40]!r}; there are {listed}."
+
+
 def derived_from(measure: str) -> frozenset[str]:
     """The columns of the aggregates that a measure becomes."""
     return frozenset(f"{measure}_{suffix}" for suffix in MEASURE_SUFFIXES)

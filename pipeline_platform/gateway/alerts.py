@@ -64,7 +64,7 @@ def read_alerts(
     key: Annotated[Key, Depends(scoped("read"))],
     note: Note,
     state: Annotated[Literal["open", "all"], Query(description="open: only those that last.")] = "open",
-    stream: Annotated[str | None, Query(description="Only those of a declared stream.")] = None,
+    stream: Annotated[str | None, Query(description="Only those of this stream.")] = None,
     severity: Annotated[Literal["info", "warning", "critical"] | None, Query()] = None,
     kind: Annotated[
         str | None, Query(max_length=60, pattern="^[a-z0-9_]+$", description="Such as breaker_open.")
@@ -74,7 +74,7 @@ def read_alerts(
 ) -> Response:
     """The newest first."""
     if stream is not None:
-        edge.spec(stream)
+        edge.refuse_strangers([stream])
     asked = AlertQuery(state == "open", stream, severity, kind, _before(cursor), limit + 1)
     payloads = "admin" in key.scopes
     with edge.heavy.place():

@@ -95,6 +95,7 @@ def read_assets(
 ) -> Response:
     """Every batch, replay, ETL partition and failed run, the newest first."""
     which, place = asked.filter(key), asked.place()
+    edge.refuse_strangers(asked.stream)
     with edge.heavy.place():
         found = list_assets(edge.engine, which, limit=asked.limit, below_id=place)
         body = page(found.rows, asked.following(found.next), edge.dagster_link)

@@ -116,6 +116,7 @@ class LetterList(BaseModel):
 def read_dead_letters(edge: EdgeOf, asked: Annotated[LetterQuestion, Query()], key: Admin, note: Note) -> Response:
     """The newest first."""
     which, place = asked.filter(), asked.place()
+    edge.refuse_strangers(which.streams)
     with edge.heavy.place():
         page = list_letters(edge.engine, which, limit=asked.limit, after_id=place)
         letters = [letter_document(letter, edge.dagster_link, shown=SHOWN) for letter in page.letters]
@@ -136,6 +137,7 @@ def export_dead_letters(
 
     What is not read within ten minutes breaks off: an answer without its end is not complete.
     """
+    edge.refuse_strangers(asked.stream)
     if not edge.exports.acquire(blocking=False):
         detail = "As many exports as may be are under way; ask again when one is done."
         raise ProblemError("rate-limited", detail, headers={"Retry-After": "10"})

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ from pipeline_platform.access.audit import Audit, Auditor
 from pipeline_platform.access.audit_log import AuditSink
 from pipeline_platform.access.building import build_doorkeeper
 from pipeline_platform.access.doorkeeper import Doorkeeper
+from pipeline_platform.core.names import no_stream
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.doors import access_config
 from pipeline_platform.errors import PlatformError
@@ -53,6 +54,7 @@ from pipeline_platform.queue.workers import WorkerBoard
 from pipeline_platform.settings import Settings, require
 from pipeline_platform.warehouse.engine import READING
 from pipeline_platform.warehouse.engine import connect as connect_warehouse
+from pipeline_platform.warehouse.stream_changes import was_declared
 
 USES_SECONDS = 10.0  # between two writings of when keys were used
 HEAVY = 4  # lists at once: each is some milliseconds of the processor, which ingest shares
@@ -103,10 +105,14 @@ class Edge:
         """The declared stream, or the 404 problem that names those there are."""
         spec = self.specs.get(stream)
         if spec is None:
-            names = sorted(self.specs)
-            listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-            raise ProblemError("unknown-stream", f"There is no stream {shown(stream)!r}. There are: {listed}.")
+            raise ProblemError("unknown-stream", no_stream(shown(stream), self.specs))
         return spec
+
+    def refuse_strangers(self, names: Iterable[str]) -> None:
+        """The 404 problem where one of the streams is not declared and never was: nothing can be kept of it."""
+        for name in names:
+            if name not in self.specs and not was_declared(self.engine, name):
+                self.spec(name)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

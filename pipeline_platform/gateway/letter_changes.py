@@ -207,6 +207,7 @@ def _decided(edge: Edge, asked: DiscardRequest, key: Key, *, replay: bool) -> tu
     """
     which = asked.which()
     which = replace(which, streams=own_streams(key, which.streams))
+    edge.refuse_strangers(which.streams)
     with refused_as("bad-parameter"):
         open_letters(which)
     if asked.dry_run is not None:

@@ -58,6 +58,16 @@ query Backfill($id: String!) {
 }
 """
 
+_CANCELED = """
+query CanceledRuns($id: String!) {
+  runsOrError(filter: {tags: [{key: "dagster/backfill", value: $id}], statuses: [CANCELED]}, limit: 1) {
+    __typename
+    ... on Error { message }
+    ... on Runs { count }
+  }
+}
+"""
+
 
 @dataclass(frozen=True)
 class Partitions:
@@ -165,6 +175,11 @@ class DagsterApi:
             total("numPartitionsInProgress"),
             (answer["error"] or {}).get("message", ""),
         )
+
+    def canceled_runs(self, backfill: str) -> int:
+        """How many runs of a backfill were canceled: Dagster counts their partitions among the failed ones."""
+        answer = self._ask(_CANCELED, id=backfill)["runsOrError"]
+        return int(answer.get("count", 0))
 
     def _ask(self, query: str, **variables: Any) -> dict[str, Any]:
         try:

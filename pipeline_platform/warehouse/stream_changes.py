@@ -13,8 +13,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from pipeline_platform.core.names import NAME
 from pipeline_platform.core.streams import StreamSpec
 from pipeline_platform.errors import DestructiveChangeError
+from pipeline_platform.warehouse.engine import warehouse_errors
 from pipeline_platform.warehouse.schema import streams
 from pipeline_platform.warehouse.stream_tables import (
     StreamTables,
@@ -33,6 +35,14 @@ class Change:
     destructive: bool = False
     table: sa.Table | None = None
     column: sa.Column[object] | None = None
+
+
+def was_declared(engine: sa.Engine, name: str) -> bool:
+    """Whether the stream is or was one: what is kept of a stream outlives its file."""
+    if not NAME.match(name):
+        return False  # PostgreSQL would refuse some of these
+    with warehouse_errors(), engine.connect() as connection:
+        return connection.scalar(sa.select(sa.true()).where(streams.c.name == name)) is not None
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ def test_a_backfill_of_thirty_days_survives_the_kill_of_its_worker(priced: Up, s
     # I expect that the run is lost, that the others go on, and that what was loaded is there
     wait_for("the backfill has ended", lambda: api.status(started).ended, 60)
     ended = api.status(started)
-    assert (ended.materialized, ended.failed) == (60, 30)
+    assert (ended.materialized, ended.failed, api.canceled_runs(started)) == (60, 30, 0)
     assert rows(where, query) == [(2 * 30 * 25,)]
     # and that the command finds what is missing and gets it, and nothing else
     asked = server.requests["/api/v3/klines"]

@@ -16,7 +16,7 @@ NOW_MS = 1_763_712_000_000
 NOW_US = NOW_MS * 1000
 MINIMAL = "name: minimal\ndimensions: [source]\nmeasures: [value]\n"
 BOTH = """
-name: both
+name: twofold
 dimensions: [source, metric]
 measures:
   value:

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from enum import Enum
 from functools import cache
 from inspect import cleandoc
@@ -144,12 +144,12 @@ def values(name: str, hint: Any, *, odd: bool) -> st.SearchStrategy[str]:
         if isinstance(kind, type) and issubclass(kind, Enum):
             known = [str(each.value) for each in kind]
             return st.sampled_from([*known, "", "x"] if odd else known)
-    for kind, strange, usual in ((int, NUMBERS, "1"), (float, FLOATS, "0"), (datetime, DATES, "2026-01-01")):
+    for kind, strange, usual in ((int, NUMBERS, "1"), (float, FLOATS, "0")):
         if kind in kinds:
             return st.sampled_from(strange) if odd else st.just(usual)
     if not odd:
         return st.just(GOOD.get(name, "x"))
-    return STRANGE
+    return st.sampled_from(DATES) if name in ("first", "last") else STRANGE
 
 
 @st.composite

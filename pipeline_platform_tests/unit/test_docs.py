@@ -18,6 +18,7 @@ from pipeline_platform.core import names
 from pipeline_platform.core.media_types import UTF8
 from pipeline_platform.core.rejections import Reason
 from pipeline_platform.core.streams import MOST_DAYS, Dimension, Measure, Policies, StreamSpec, load_specs, parse_spec
+from pipeline_platform.core.yaml_tree import DEEPEST, LARGEST, MOST_VALUES
 from pipeline_platform.gateway.app import build_app
 from pipeline_platform.gateway.body import MEDIA_TYPES
 from pipeline_platform.gateway.expositions import VERSIONS
@@ -208,6 +209,8 @@ def test_every_reason_is_described() -> None:
 def test_every_field_of_a_stream_is_described(heading: str, model: Any) -> None:
     assert _rows(_text("docs/streams.md"), heading) == list(model.model_fields)
     assert f"| 1 to {MOST_DAYS}," in _text("docs/streams.md")
+    bounds = f"{LARGEST // 1024} KiB, {DEEPEST} levels and {MOST_VALUES:,} values"
+    assert bounds in _text("docs/streams.md").replace("\n", " ")
 
 
 def test_every_name_that_cannot_work_is_described() -> None:

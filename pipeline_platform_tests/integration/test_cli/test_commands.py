@@ -142,6 +142,7 @@ def test_streams_are_listed_and_shown(servers: Stack, tmp_path: Path) -> None:
         "orders_1d",
     ]
     assert "there are orders, telemetry" in run("streams", "show", "nope", *here).error
+    assert "there are orders, telemetry" in run("alerts", "list", "--stream", "nope", *here).error
 
 
 def test_streams_check_says_what_would_change(servers: Stack, tmp_path: Path) -> None:

@@ -41,6 +41,9 @@ def test_a_key_has_streams_an_end_and_a_maker(servers: Stack) -> None:
     [
         (("--stream", "nope"), "There is no stream 'nope'; there are orders, telemetry."),
         (("--expires", "soon"), "'soon' is no end of a key"),
+        (("--expires", "2027-02-30"), "--expires 2027-02-30: there is no such day"),
+        (("--expires", "20270131"), "is no end of a key"),
+        (("--expires", "2027-W05-1"), "is no end of a key"),
         (("--expires", "9999999d"), "is no end of a key"),
         (("--expires", "2020-01-01"), "cannot expire in the past"),
         (("--scope", "admin", "--stream", "orders"), "is for all streams"),

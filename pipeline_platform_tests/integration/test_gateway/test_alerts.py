@@ -53,7 +53,15 @@ def test_filters(client: Client, alerts: None, query: str, keys: list[str]) -> N
 @pytest.mark.parametrize(
     ("query", "status"),
     [
-        *(("stream=nope", 404), ("severity=bad", 422), ("state=bad", 422), ("kind=A%20B", 422), ("limit=0", 422)),
+        *(
+            ("stream=nope", 404),
+            ("stream=%00", 404),
+            ("stream=a%FF", 404),
+            ("severity=bad", 422),
+            ("state=bad", 422),
+            ("kind=A%20B", 422),
+            ("limit=0", 422),
+        ),
         *(("cursor=x", 400), ("cursor=-1", 400), ("cursor=" + "9" * 19, 400), ("cursor=%C2%B2", 400)),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 import pytest
@@ -12,6 +13,7 @@ import requests
 import sqlalchemy as sa
 
 from pipeline_platform.gateway.dead_letters import SHOWN
+from pipeline_platform.warehouse.schema import dead_letters, streams
 from pipeline_platform_tests.integration.letters import Replays
 from pipeline_platform_tests.integration.test_gateway.kit import GOOD, Client, Pipeline
 
@@ -267,3 +269,29 @@ def test_requests_that_race_take_a_letter_once(client: Client, pipeline: Pipelin
     assert sum(taken) == 50
     with pipeline.engine.connect() as connection:
         assert connection.scalar(sa.text("select sum(matched) from replays")) == 50
+
+
+ELSEWHERE = ("/v1/dead-letters", "/v1/dead-letters/export", "/v1/assets", "/v1/alerts")
+
+
+@pytest.mark.parametrize("stream", ["nope", "Telemetry", "telemetry ", "'; --", "n" * 200])
+def test_a_stream_that_never_was_is_named_wherever_one_is_asked_for(client: Client, stream: str) -> None:
+    answers = [client.get(f"{path}?stream={quote(stream)}") for path in ELSEWHERE]
+    answers += [act(client, action, {"filter": {"streams": ["telemetry", stream]}}) for action in ("replay", "discard")]
+    answers.append(client.http.post(f"{client.base}/v1/streams/{quote(stream)}/resume", timeout=60))
+    for answer in answers:
+        assert answer.status_code == 404, answer.text
+        assert f"There is no stream {stream[:40]!r}" in answer.json()["detail"]
+        assert "there are orders, telemetry" in answer.json()["detail"]
+
+
+def test_a_stream_that_was_removed_is_asked_for_without_complaint(client: Client, engine: sa.Engine) -> None:
+    document = {"name": "gone", "dimensions": ["a"], "measures": ["b"]}
+    with engine.begin() as connection:
+        connection.execute(sa.insert(streams).values(name="gone", spec=document))
+        reject = {"stream": "gone", "reason": "malformed", "message": "x", "payload": "x"}
+        connection.execute(sa.insert(dead_letters).values(reject))
+    assert [each["stream"] for each in client.get("/v1/dead-letters?stream=gone").json()["data"]] == ["gone"]
+    assert all(client.get(f"{path}?stream=gone&since=2020-01-01T00:00:00Z").ok for path in ELSEWHERE[:3])
+    assert client.get("/v1/alerts?stream=gone").json()["data"] == []
+    assert act(client, "discard", {"filter": {"streams": ["gone"]}}).json()["matched"] == 1
