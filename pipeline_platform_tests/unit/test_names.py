@@ -82,7 +82,7 @@ def test_two_names_that_become_one_column_are_refused(first: str, second: str) -
         *sorted(TABLES | INDEXES),
         *(f"telemetry{suffix}" for suffix in SUFFIXES),
         *("telemetry_events_20260101", "telemetry_events_20260101_ts_brin", "orders_series_key", "orders_series_pkey"),
-        *RESERVED,
+        *sorted(RESERVED),
         *("a_minutes_by_time", "a_event_ids_by_batch", "assets_pkey", "alerts_id_seq", "pipeline_alembic_version_pkc"),
         *("price", "pg_class", "pg_mine", "l" * (LONGEST_STREAM + 1), "Big", "a-b", "a/b", "9", "_a"),
     ],
