@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline_platform.cli.files.event_rows import CHUNK, LINE_MAX, Row
-from pipeline_platform.core.json_elements import SPACE, end_of, next_element
+from pipeline_platform.core.json_elements import SPACE, end_of, next_element, text_end
 from pipeline_platform.errors import PermanentError
 
 _BOM = b"\xef\xbb\xbf"
@@ -21,7 +21,7 @@ _SHOWN = 2**10  # bytes that are kept of a line that is too long
 _TOO_LONG = f"longer than {LINE_MAX // 2**20} MiB; its beginning is all that is kept"
 _LOOKED = 4  # so many times LINE_MAX is looked through for the end of an event that is too long, to leave it out
 _WHITE = re.compile(rb"[ \t\r\n]*+")
-_BREAKS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[ \t\r]*+\n[ \t\r\n]*+', re.DOTALL)
+_BREAKS = re.compile(rb"[ \t\r]*+\n[ \t\r\n]*+")
 
 
 class _Text:
@@ -188,5 +188,10 @@ def _on_one_line(element: bytes) -> bytes:
     """A line break within a text is no JSON, and stays something that is none."""
     if b"\\" not in element and b"\n" not in b"".join(element.split(b'"')[1::2]):
         return b" ".join([line.strip(b" \t\r") for line in element.split(b"\n")])
-    element = _BREAKS.sub(lambda part: part[0] if part[0][:1] == b'"' else b" ", element)
-    return element.replace(b"\n", b"\r")
+    parts, at = [], 0
+    while (quote := element.find(b'"', at)) >= 0:
+        end = text_end(element, quote + 1)
+        end = len(element) if end < 0 else end
+        parts += [_BREAKS.sub(b" ", element[at:quote]), element[quote:end].replace(b"\n", b"\r")]
+        at = end
+    return b"".join([*parts, _BREAKS.sub(b" ", element[at:])])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,18 +22,17 @@ from pipeline_platform.warehouse.migrate import migrate
 from pipeline_platform_tests.integration.test_cli.kit import Network, network_before
 from pipeline_platform_tests.integration.test_gateway.kit import SPECS, Pipeline, serving
 
-TEMPLATE = "cli_template"
-
 
 @pytest.fixture(scope="session")
 def template_database(postgres_server: PostgresServer) -> str:
     """A migrated database that each test's own is cloned from."""
+    name = f"cli_template_{uuid.uuid4().hex}"  # other folders use this fixture in the same session
     with psycopg.connect(postgres_server.url(), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {TEMPLATE}".encode())
-    engine = connect_warehouse(postgres_server.url(TEMPLATE))
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    engine = connect_warehouse(postgres_server.url(name))
     migrate(engine, SPECS.values())
     engine.dispose()
-    return TEMPLATE
+    return name
 
 
 @pytest.fixture(autouse=True)
