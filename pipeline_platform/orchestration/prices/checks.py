@@ -90,7 +90,7 @@ def price_checks() -> list[dg.AssetChecksDefinition]:
         check(
             CANDLES,
             "candles_are_possible",
-            f"In the last {LOOK_BACK} low <= open, close <= high, and nothing is negative.",
+            f"In the last {LOOK_BACK.days} days: low <= open, close <= high, and nothing is negative.",
             lambda engine, now: impossible_candles(engine, now - LOOK_BACK),
         ),
         check(
