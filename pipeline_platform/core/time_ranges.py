@@ -102,3 +102,12 @@ def missing(
 def cost(ranges: Iterable[TimeRange], interval: Interval, per_request: int) -> int:
     """The requests that fetching these ranges takes when one brings at most `per_request` candles."""
     return sum(-(-each.candles(interval) // per_request) for each in ranges)
+
+
+def in_words(span: timedelta) -> str:
+    """`7 days`, `15 minutes`: a whole number of the largest unit that fits."""
+    for unit, seconds in (("day", 86_400), ("hour", 3600), ("minute", 60)):
+        count, rest = divmod(span, timedelta(seconds=seconds))
+        if not rest:
+            return f"{count} {unit}" + ("" if count == 1 else "s")
+    return f"{span.total_seconds():g} seconds"

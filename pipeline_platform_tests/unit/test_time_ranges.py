@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline_platform.core.calendars import Calendar
 from pipeline_platform.core.prices import EPOCH, Interval
-from pipeline_platform.core.time_ranges import TimeRange, coalesce, cost, missing, of_day, of_days
+from pipeline_platform.core.time_ranges import TimeRange, coalesce, cost, in_words, missing, of_day, of_days
 
 START = datetime(2024, 2, 28, tzinfo=UTC)  # the day before a leap day
 intervals = st.sampled_from(list(Interval))
@@ -134,3 +134,17 @@ def test_the_part_within() -> None:
     assert day.within(day.end, day.end + timedelta(days=1)) is None
     noon = day.start + timedelta(hours=12)
     assert day.within(noon, day.end + timedelta(days=1)) == TimeRange(noon, day.end)
+
+
+@pytest.mark.parametrize(
+    ("span", "words"),
+    [
+        (timedelta(days=7), "7 days"),
+        (timedelta(days=1), "1 day"),
+        (timedelta(hours=6), "6 hours"),
+        (timedelta(minutes=90), "90 minutes"),
+        (timedelta(seconds=2.5), "2.5 seconds"),
+    ],
+)
+def test_a_span_in_words(span: timedelta, words: str) -> None:
+    assert in_words(span) == words

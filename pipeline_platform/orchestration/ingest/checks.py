@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from pipeline_platform.core.streams import StreamSpec
+from pipeline_platform.core.time_ranges import in_words
 from pipeline_platform.orchestration.ingest.assets import events_key, minutes_key
 from pipeline_platform.orchestration.resources import CALM, IngestQueue, Warehouse
 from pipeline_platform.warehouse.reconcile import Agreement, facts_equal_ledger, freshness, minutes_equal_facts
@@ -24,7 +25,7 @@ def stream_checks(spec: StreamSpec) -> list[dg.AssetChecksDefinition]:
     @dg.asset_check(
         asset=minutes_key(spec.name),
         name="aggregates_equal_recomputation",
-        description=f"The aggregates of the last {LOOK_BACK} equal a recomputation from the facts.",
+        description=f"The aggregates of the last {in_words(LOOK_BACK)} equal a recomputation from the facts.",
     )
     def aggregates_equal_recomputation(warehouse: Warehouse) -> dg.AssetCheckResult:
         until = datetime.now(UTC)
@@ -35,7 +36,7 @@ def stream_checks(spec: StreamSpec) -> list[dg.AssetChecksDefinition]:
     @dg.asset_check(
         asset=events_key(spec.name),
         name="facts_equal_ledger",
-        description=f"Facts and dead letters of the last {LOOK_BACK} are as many as the ledger says.",
+        description=f"Facts and dead letters of the last {in_words(LOOK_BACK)} are as many as the ledger says.",
     )
     def facts_agree(warehouse: Warehouse) -> dg.AssetCheckResult:
         return _result(facts_equal_ledger(warehouse.engine, spec, datetime.now(UTC) - LOOK_BACK), "batches")

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 
 from pipeline_platform.core.price_partitions import instrument_key
-from pipeline_platform.core.time_ranges import TimeRange
+from pipeline_platform.core.time_ranges import TimeRange, in_words
 from pipeline_platform.orchestration.prices.keys import CANDLES, DAILY, ORDERS_USD, QUOTES
 from pipeline_platform.orchestration.prices.parked import parked_symbols
 from pipeline_platform.orchestration.prices.planned import missed, quotes_wanted
@@ -32,7 +32,7 @@ def price_checks() -> list[dg.AssetChecksDefinition]:
     @dg.asset_check(
         asset=CANDLES,
         name="no_gaps",
-        description=f"For all closed candles of the last {LOOK_BACK} a source has answered: it gave them, or has none.",
+        description=f"For all closed candles of the last {in_words(LOOK_BACK)} a source has answered: it gave them, or has none.",
     )
     def no_gaps(warehouse: Warehouse, price_sources: PriceSources) -> dg.AssetCheckResult:
         now, parked = datetime.now(UTC), parked_symbols(warehouse.engine, "candles")
@@ -53,8 +53,8 @@ def price_checks() -> list[dg.AssetChecksDefinition]:
     @dg.asset_check(
         asset=QUOTES,
         name="fresh",
-        description=f"Every instrument's quote was fetched in the last {QUOTE_AGE}, and its price is of the last "
-        f"{PRICE_AGE}; of exchange rates, of the last working day.",
+        description=f"Every instrument's quote was fetched in the last {in_words(QUOTE_AGE)}, and its price is of the last "
+        f"{in_words(PRICE_AGE)}; of exchange rates, of the last working day.",
     )
     def fresh(warehouse: Warehouse, price_sources: PriceSources) -> dg.AssetCheckResult:
         now, parked = datetime.now(UTC), parked_symbols(warehouse.engine, "quotes")
@@ -90,20 +90,20 @@ def price_checks() -> list[dg.AssetChecksDefinition]:
         check(
             CANDLES,
             "candles_are_possible",
-            f"In the last {LOOK_BACK.days} days: low <= open, close <= high, and nothing is negative.",
+            f"In the last {in_words(LOOK_BACK)}: low <= open, close <= high, and nothing is negative.",
             lambda engine, now: impossible_candles(engine, now - LOOK_BACK),
         ),
         check(
             DAILY,
             "sources_agree",
-            f"The sources' closes of the last {LOOK_BACK} are within {APART:.0%} of each other.",
+            f"The sources' closes of the last {in_words(LOOK_BACK)} are within {APART:.0%} of each other.",
             lambda engine, now: disagreements(engine, (now - LOOK_BACK).date(), APART),
             warn=True,
         ),
         check(
             ORDERS_USD,
             "every_order_has_a_price",
-            f"All orders of the last {LOOK_BACK} have an amount in USD.",
+            f"All orders of the last {in_words(LOOK_BACK)} have an amount in USD.",
             lambda engine, now: unpriced(engine, (now - LOOK_BACK).date()),
             warn=True,
         ),

@@ -15,7 +15,7 @@ import dagster as dg
 
 from pipeline_platform.core.price_partitions import cell_of, day_ranges, instrument_key
 from pipeline_platform.core.prices import EPOCH
-from pipeline_platform.core.time_ranges import TimeRange, of_day, of_days
+from pipeline_platform.core.time_ranges import TimeRange, in_words, of_day, of_days
 from pipeline_platform.errors import TransientError
 from pipeline_platform.orchestration.cursors import fields, kept, moment
 from pipeline_platform.orchestration.prices.checks import DELAY
@@ -74,7 +74,9 @@ def price_sensors(plan: PricePlan, start: date, times: PriceTimes) -> list[dg.Se
             return dg.SkipReason(f"Nothing is missing since {since:%Y-%m-%d}.")
         patience = SOON if failed_last(context.instance) else LATER
         if asked := kept(context, lambda text: asked_before(text, ranges, now, patience), ""):
-            return dg.SkipReason(f"What is missing was asked for at {asked}; it is asked for again after {patience}.")
+            return dg.SkipReason(
+                f"What is missing was asked for at {asked}; it is asked for again after {in_words(patience)}."
+            )
         requests = [candles_request(instruments, first, last) for first, last in day_ranges(ranges, NEAR_DAYS)]
         return dg.SensorResult(run_requests=requests, cursor=note(ranges, now))
 
