@@ -54,8 +54,8 @@ def price_checks() -> list[dg.AssetChecksDefinition]:
     @dg.asset_check(
         asset=QUOTES,
         name="fresh",
-        description=f"Every instrument's quote was fetched in the last {in_words(QUOTE_AGE)}, and its price is no older "
-        f"than {in_words(PRICE_AGE)}; of exchange rates, of the last working day.",
+        description=f"Every instrument's quote was fetched in the last {in_words(QUOTE_AGE)}, and its price is no "
+        f"older than {in_words(PRICE_AGE)}; of exchange rates, of the last working day.",
     )
     def fresh(warehouse: Warehouse, price_sources: PriceSources) -> dg.AssetCheckResult:
         now, parked = datetime.now(UTC), parked_symbols(warehouse.engine, "quotes")
