@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from typing import Any
 
 from pipeline_platform.alerts.digest import cut
@@ -15,6 +14,7 @@ from pipeline_platform.alerts.targets import host_of
 from pipeline_platform.core.alerts import Later, Outcome, Refused, Sent
 from pipeline_platform.core.failures import FailureKind, of_http_status
 from pipeline_platform.core.numbers import float_in
+from pipeline_platform.core.retry_after import retry_after
 
 SAID_CHARACTERS = 200
 MESSAGE_TO_BLAME = frozenset({400, 406, 411, 413, 414, 415, 422, 431})
@@ -47,7 +47,8 @@ def judge(host: str, status: int, headers: Mapping[str, str], body: bytes, now: 
             or headers.get("X-RateLimit-Scope", "").lower() == "global"
             or document.get("global") is True
         )
-        return Later(max(_seconds(document.get("retry_after")), _retry_after(headers, now)), why, everyone)
+        asked = (document.get("retry_after"), retry_after(headers.get("Retry-After"), now))
+        return Later(max(map(_seconds, asked)), why, everyone)
     return Refused(why, drop=status in MESSAGE_TO_BLAME and code not in ADDRESS_TO_BLAME)
 
 
@@ -57,19 +58,6 @@ def _document(body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
-
-
-def _retry_after(headers: Mapping[str, str], now: datetime) -> float:
-    """Seconds of Retry-After, a number or a date; 0 without one that can be read."""
-    value = headers.get("Retry-After", "").strip()
-    if seconds := _seconds(value):
-        return seconds
-    try:
-        moment = parsedate_to_datetime(value)
-    except (TypeError, ValueError, IndexError, OverflowError):
-        return 0.0
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - now).total_seconds())
 
 
 def _seconds(value: object) -> float:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,7 +14,7 @@ from urllib.parse import urlsplit
 import requests
 from requests.auth import AuthBase
 
-from pipeline_platform.core.numbers import float_in
+from pipeline_platform.core.retry_after import retry_after
 from pipeline_platform.errors import PermanentError, SettingError, TransientError
 
 CONNECT_SECONDS, READ_SECONDS = 10.0, 90.0
@@ -152,7 +151,8 @@ class GatewayClient:
         problem = _document(reply)
         if reply.status_code in AGAIN or reply.status_code >= 500:
             what = problem.get("title") or reply.reason or "busy"
-            return f"answered {reply.status_code} ({what})", retry_after(reply.headers.get("Retry-After"))
+            pause = retry_after(reply.headers.get("Retry-After"), datetime.now(UTC))
+            return f"answered {reply.status_code} ({what})", pause or 0.0
         if 200 <= reply.status_code < 300:
             if not problem:
                 raise PermanentError(f"{self.url} does not answer like a gateway; is --url right?")
@@ -163,20 +163,6 @@ class GatewayClient:
             )
         detail = str(problem.get("detail") or f"{reply.status_code} {reply.reason}")
         raise RefusedError(f"The gateway refused: {detail}", reply.status_code, problem)
-
-
-def retry_after(value: str | None) -> float:
-    """Seconds from a Retry-After header: a number or a date; 0 when there is none that can be read."""
-    if not value:
-        return 0.0
-    try:
-        return max(0.0, float_in(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError):
-        return 0.0
 
 
 def is_loopback(url: str) -> bool:

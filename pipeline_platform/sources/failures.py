@@ -11,14 +11,13 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
-from email.utils import parsedate_to_datetime
 from functools import cached_property
 from http import HTTPStatus
 from typing import Any
 
-from pipeline_platform.core.numbers import float_in
+from pipeline_platform.core.retry_after import retry_after
 
 LONGEST_NAMED = 4 * 86_400.0  # Binance bans for three days at most
 LONGEST_GROWN = 3600.0
@@ -86,12 +85,12 @@ class Said:
 
     def named_pause(self, now: datetime) -> float | None:
         """The seconds that the source asks us to wait: in a header, in words, or in a member `retry_after`."""
-        if seconds := retry_after(self.headers.get("Retry-After"), now):
+        if seconds := bounded_pause(self.headers.get("Retry-After"), now):
             return seconds
         if said := named_pause(self.text, now):
             return said
         named = self.data.get("retry_after") if isinstance(self.data, dict) else None
-        return retry_after(str(named), now) if named else None
+        return bounded_pause(str(named), now) if named else None
 
 
 def is_page(body: bytes) -> bool:
@@ -126,19 +125,10 @@ def named_pause(text: str, now: datetime) -> float | None:
     return min(seconds, LONGEST_NAMED) if seconds > 0 else None
 
 
-def retry_after(value: str | None, now: datetime) -> float | None:
-    """Seconds to wait by a Retry-After header, which is a number or a date; None for anything else."""
-    if value is None:
-        return None
-    try:
-        seconds = float_in(value)
-    except ValueError:
-        try:
-            at = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        seconds = ((at if at.tzinfo else at.replace(tzinfo=UTC)) - now).total_seconds()
-    return min(max(seconds, 0.0), LONGEST_NAMED) if math.isfinite(seconds) else None
+def bounded_pause(value: str | None, now: datetime) -> float | None:
+    """Seconds of a Retry-After, four days at most; None for anything else."""
+    seconds = retry_after(value, now)
+    return None if seconds is None or math.isinf(seconds) else min(seconds, LONGEST_NAMED)
 
 
 def _dict(value: Any) -> dict[str, Any]:

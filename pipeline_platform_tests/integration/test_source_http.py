@@ -33,7 +33,7 @@ from pipeline_platform.local.price_server.truth import BASES, Truth
 from pipeline_platform.queue.budgets import RedisBudget
 from pipeline_platform.queue.connection import connect
 from pipeline_platform.sources.catalog import KINDS, open_source
-from pipeline_platform.sources.failures import named_pause, retry_after
+from pipeline_platform.sources.failures import bounded_pause, named_pause
 from pipeline_platform.sources.http import HttpClient, Patience
 from pipeline_platform.sources.plan import SourcePlan
 from pipeline_platform.sources.protocol import Source
@@ -318,7 +318,7 @@ def test_a_server_that_is_not_there_is_unavailable() -> None:
     ],
 )
 def test_retry_after_is_a_number_or_a_date(value: str | None, seconds: float | None) -> None:
-    assert retry_after(value, NOW) == seconds
+    assert bounded_pause(value, NOW) == seconds
 
 
 @pytest.mark.parametrize(

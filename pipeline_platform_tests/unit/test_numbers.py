@@ -12,12 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline_platform.cli import gateway_client
 from pipeline_platform.core.edits import Edit
 from pipeline_platform.core.numbers import as_json, float_in, whole_number_in
+from pipeline_platform.core.retry_after import retry_after
 from pipeline_platform.errors import EditError, SourceShapeError
 from pipeline_platform.gateway.moments import parse_moment
-from pipeline_platform.sources import failures as sources_failures
 from pipeline_platform.sources.shapes import Node
 
 
@@ -112,9 +111,8 @@ READERS: dict[str, Callable[[str], float | None]] = {
     "the edits' float": lambda text: _edited("float", text),
     "the edits' int": lambda text: _edited("int", text),
     "the gateway's times": _moment,
-    "a gateway's Retry-After": lambda text: gateway_client.retry_after(text) or None,
     "a source's prices": _price,
-    "a source's Retry-After": lambda text: sources_failures.retry_after(text, datetime.now(UTC)),
+    "a gateway's, a source's or a webhook's Retry-After": lambda text: retry_after(text, datetime.now(UTC)),
 }
 
 

@@ -91,7 +91,7 @@ def send_batch(client: GatewayClient, target: Target, batch: Batch) -> Batch:
             if error.status == 413 and not bad:
                 raise TooLargeError(str(error)) from None
             if not target.skip_bad or not bad:
-                raise PermanentError(_explain(error, target, batch, rows)) from None
+                raise PermanentError(_explain(error, target, batch, rows, bad)) from None
             rows = _without(batch, rows, bad)
             continue
         batch.receipt = str(answer.document.get("receipt", ""))
@@ -139,8 +139,7 @@ def _blamed(error: RefusedError, rows: list[Row]) -> dict[int, str]:
     return found
 
 
-def _explain(error: RefusedError, target: Target, batch: Batch, rows: list[Row]) -> str:
-    bad = _blamed(error, rows)
+def _explain(error: RefusedError, target: Target, batch: Batch, rows: list[Row], bad: dict[int, str]) -> str:
     if not bad:
         return str(error)
     row, why = rows[min(bad)], bad[min(bad)]

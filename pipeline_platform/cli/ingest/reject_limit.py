@@ -37,13 +37,13 @@ class RejectCounter:
 
     def __init__(self, share: float) -> None:
         self._limits = BreakerLimits(share=share, minimum=round(share * AFTER))
-        self._all = Counts(0, 0)
-        self._marks: deque[Counts] = deque([self._all])  # the totals at the end of each batch within the window
-        self._lowest = self._all  # the one before the window from which on the share of rejects is the greatest
+        self.total = Counts(0, 0)
+        self._marks: deque[Counts] = deque([self.total])  # the totals at the end of each batch within the window
+        self._lowest = self.total  # the one before the window from which on the share of rejects is the greatest
 
     def add(self, events: int, rejected: int) -> Counts | None:
         """Counts a batch; the run of rows that has too many rejects, None where there is none."""
-        self._all = total = Counts(self._all.events + events, self._all.rejected + rejected)
+        self.total = total = Counts(self.total.events + events, self.total.rejected + rejected)
         self._marks.append(total)
         while total.events - self._marks[0].events >= self._limits.window:
             self._lowest = min(self._lowest, self._marks.popleft(), key=self._excess)
@@ -66,7 +66,6 @@ class RejectLimit:
 
     def __post_init__(self) -> None:
         self._counter = RejectCounter(self.share)
-        self._all = Counts(0, 0)
         self._last: Row | None = None
         self._first: dict[Problem, Row] = {}
         self._counts: dict[Problem, int] = {}
@@ -80,33 +79,34 @@ class RejectLimit:
         for row, problem in bad:
             self._first.setdefault(problem, row)
             self._counts[problem] = self._counts.get(problem, 0) + 1
-        self._all = Counts(self._all.events + len(rows), self._all.rejected + len(bad))
         self._last = rows[-1]
         run = self._counter.add(len(rows), len(bad))
         if run is not None:
             raise PermanentError(f"{self._words(run)} The upload ends before they hold up everybody's events: {_MEND}")
-        waits = self.share < 1 and self._all.rejected == self._all.events and not self._is_named()
-        if waits and self._all.events >= FIRST:
+        total = self._counter.total
+        waits = self.share < 1 and total.rejected == total.events and not self._is_named()
+        if waits and total.events >= FIRST:
             self.end()
         return not waits
 
     def end(self) -> None:
         """Raises PermanentError: no more rows come, and all that there are, waiting, are rejects."""
-        raise PermanentError(f"{self._words(self._all)} That is all of them: {_MEND}")
+        raise PermanentError(f"{self._words(self._counter.total)} That is all of them: {_MEND}")
 
     def summary(self) -> str:
         """What to say of the rows that were sent and become dead letters; nothing where there is none."""
         letters = {problem: count for problem, count in self._counts.items() if not _is_refused(problem)}
         if not letters:
             return ""
+        events = self._counter.total.events
         return (
-            f"{sum(letters.values()):,} of {self._all.events:,} rows break the contract of {self.spec.name} and become "
+            f"{sum(letters.values()):,} of {events:,} rows break the contract of {self.spec.name} and become "
             f"dead letters, {self._most(letters)}; `pipeline-platform dlq list --stream {self.spec.name}` shows them."
         )
 
     def _is_named(self) -> bool:
         """Whether one of a few rows is refused by name anyway, when there is nobody to leave it out."""
-        return self._all.events < FIRST and not self.skip_bad and any(map(_is_refused, self._counts))
+        return self._counter.total.events < FIRST and not self.skip_bad and any(map(_is_refused, self._counts))
 
     def _words(self, run: Counts) -> str:
         last = f" up to {self._last.unit} {self._last.number}" if self._last else ""
